@@ -1,0 +1,25 @@
+"""Pooling and upsampling that keep details, for mmdet, mmseg and mmpretrain configs.
+
+``custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)`` registers every name of this package in mmengine's root registries.
+No codebase is imported by that: what needs one is in :mod:`mmpool_ext.lazy`. With torch alone (no mmengine), :mod:`mmpool_ext.ops` works.
+"""
+
+from importlib.util import find_spec
+
+from . import ops
+from .version import __version__
+
+__all__ = ['__version__', 'ops']
+
+if find_spec('mmengine') is not None:
+    from . import backbones, layers, lazy
+    from .backbones import *  # noqa: F403
+    from .layers import *  # noqa: F403
+
+    __all__ += [*backbones.__all__, *layers.__all__, *lazy.LAZY]
+
+
+def __getattr__(name):
+    if name in globals().get('__all__', ()):
+        return lazy.load(name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

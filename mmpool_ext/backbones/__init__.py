@@ -1,0 +1,3 @@
+"""Backbones: stages, out_indices, freezing, checkpoints."""
+
+__all__: list[str] = []

@@ -1,0 +1,1 @@
+"""Decode heads for mmseg: the only sub-package that imports it."""

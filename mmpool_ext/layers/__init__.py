@@ -1,0 +1,3 @@
+"""Pooling layers: an op with its parameters."""
+
+__all__: list[str] = []

@@ -1,0 +1,41 @@
+"""Names that need mmdet, mmseg or mmpretrain: registered at once, imported when first built."""
+
+import importlib
+
+# Public name: (registry in mmengine.registry, module below mmpool_ext, the codebase that it needs)
+LAZY: dict[str, tuple[str, str, str]] = {}
+
+
+def load(name):
+    """Import the class behind a lazily registered name.
+
+    Args:
+        name: A key of ``LAZY``.
+
+    Returns:
+        The class itself.
+
+    Raises:
+        RuntimeError: If the codebase is missing or broken. Not an ImportError: mmengine swallows those and leaves "not in the registry".
+    """
+    _, module, codebase = LAZY[name]
+    try:
+        return getattr(importlib.import_module(f'mmpool_ext.{module}'), name)
+    except Exception as error:  # mmseg and mmdet raise AssertionError for an mmcv that they do not know
+        raise RuntimeError(
+            f'{name}: {codebase} must be importable, but importing it raised {type(error).__name__}: {error}'
+        ) from error
+
+
+def _register(name):
+    registry = getattr(importlib.import_module('mmengine.registry'), LAZY[name][0])
+
+    def build(*args, **kwargs):
+        return load(name)(*args, **kwargs)
+
+    build.__name__ = build.__qualname__ = name
+    registry.register_module(name=name, module=build)
+
+
+for _name in LAZY:
+    _register(_name)

@@ -1,0 +1,3 @@
+"""Tensors in, tensors out: every pooling here is a weighted mean over a window."""
+
+__all__: list[str] = []

@@ -1,0 +1,1 @@
+"""What people look at: importance maps, alpha maps, pyramids."""

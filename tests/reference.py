@@ -1,0 +1,1 @@
+"""Slow float64 oracles, written from the papers alone: they share no code with the package."""
