@@ -22,9 +22,7 @@ def load(name):
     try:
         return getattr(importlib.import_module(f'mmpool_ext.{module}'), name)
     except Exception as error:  # mmseg and mmdet raise AssertionError for an mmcv that they do not know
-        raise RuntimeError(
-            f'{name}: {codebase} must be importable, but importing it raised {type(error).__name__}: {error}'
-        ) from error
+        raise RuntimeError(f'{name}: {codebase} must be importable, but importing it raised {type(error).__name__}: {error}') from error
 
 
 def _register(name):

@@ -1,1 +1,110 @@
 """Slow float64 oracles, written from the papers alone: they share no code with the package."""
+
+import math
+
+
+def _windows(height, width, kernel_size, stride, padding, dilation, ceil_mode):
+    """Yield ((row, column) of the output, list of the input pixels in its window); windows start at -padding, torch's rule for the last one."""
+    starts = []
+    for size, k, s, p, d in zip((height, width), kernel_size, stride, padding, dilation, strict=True):
+        axis, start = [], -p
+        while start + d * (k - 1) < size + p or (ceil_mode and start < size and axis and axis[-1] + d * (k - 1) < size + p - 1):
+            axis.append(start)
+            start += s
+        starts.append(axis)
+    for i, top in enumerate(starts[0]):
+        for j, left in enumerate(starts[1]):
+            rows = [top + dilation[0] * a for a in range(kernel_size[0])]
+            columns = [left + dilation[1] * b for b in range(kernel_size[1])]
+            yield (i, j), [(r, c) for r in rows for c in columns if 0 <= r < height and 0 <= c < width]
+
+
+def output_shape(shape, kernel_size, stride, padding, dilation=(1, 1), ceil_mode=False):
+    """Shape of the pooled (N, C, H, W)."""
+    *_, ((row, column), _) = _windows(*shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    return (*shape[:2], row + 1, column + 1)
+
+
+def _pool(value, argument, grad_output, window, rule, argument_per_window):
+    """Apply ``rule(values, arguments) -> (y, dy/dvalue, dy/dargument)`` to every window of (N, C, H, W) float64 tensors."""
+    value, argument = value.double(), argument.double()
+    windows = list(_windows(*value.shape[2:], *window))
+    shape = output_shape(value.shape, *window)
+    output, grad_value, grad_argument = value.new_zeros(shape), value.new_zeros(value.shape), value.new_zeros(argument.shape)
+    for n in range(shape[0]):
+        for c in range(shape[1]):
+            for (i, j), cells in windows:
+                x = [float(value[n, c, r, q]) for r, q in cells]
+                f = float(argument[n, c, i, j]) if argument_per_window else [float(argument[n, c, r, q]) for r, q in cells]
+                y, dx, df = rule(x, f)
+                output[n, c, i, j] = y
+                if grad_output is None:
+                    continue
+                g = float(grad_output[n, c, i, j])
+                for (r, q), d in zip(cells, dx, strict=True):
+                    grad_value[n, c, r, q] += g * d
+                if argument_per_window:
+                    grad_argument[n, c, i, j] += g * df
+                else:
+                    for (r, q), d in zip(cells, df, strict=True):
+                        grad_argument[n, c, r, q] += g * d
+    return output, grad_value, grad_argument
+
+
+def _mean(x):
+    n = len(x)
+    return sum(x) / n, [1 / n] * n, [0.0] * n
+
+
+def _lip(x, logit):
+    if any(math.isnan(v) or v == math.inf for v in logit):
+        return math.nan, [math.nan] * len(x), [math.nan] * len(x)
+    top = max(logit)
+    if top == -math.inf:
+        return _mean(x)
+    e = [math.exp(v - top) for v in logit]
+    w = [v / sum(e) for v in e]
+    y = sum(a * b for a, b in zip(w, x, strict=True))
+    return y, w, [a * (b - y) for a, b in zip(w, x, strict=True)]
+
+
+def _lan(x, importance):
+    if not any(importance):
+        return _mean(x)
+    total = sum(importance)
+    y = sum(f * v for f, v in zip(importance, x, strict=True)) / total
+    return y, [f / total for f in importance], [(v - y) / total for v in x]
+
+
+def _polynomial(x, a):
+    if any(math.isnan(v) for v in x):
+        return math.nan, [math.nan] * len(x), math.nan
+    below = [v < 0 for v in x]
+    x = [max(v, 0.0) for v in x]
+    n, top = len(x), max(x)
+    if top == 0:
+        return 0.0, [0.0 if b else 1 / n for b in below], 0.0
+    r = [v / top for v in x]
+    e = [v**a for v in r]  # Python's 0.0 ** 0 is 1
+    w = [v / sum(e) for v in e]
+    y = sum(u * v for u, v in zip(w, r, strict=True))  # in units of top
+    dx = []
+    for b, u, v in zip(below, w, r, strict=True):
+        floor = max(v, 1e-6) if a < 1 else v
+        dx.append(0.0 if b else u * (1 + a) - (a * y * floor ** (a - 1) / sum(e) if a else 0.0))
+    return y * top, dx, top * sum(u * (v - y) * math.log(v) for u, v in zip(w, r, strict=True) if v)
+
+
+def lip_pool2d(input, logit, grad_output=None, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1), ceil_mode=False):
+    """LIP, Eq. 5: output, gradient of input, gradient of logit."""
+    return _pool(input, logit, grad_output, (kernel_size, stride, padding, dilation, ceil_mode), _lip, False)
+
+
+def lan_pool2d(input, importance, grad_output=None, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1), ceil_mode=False):
+    """LIP, Eq. 1: output, gradient of input, gradient of importance."""
+    return _pool(input, importance, grad_output, (kernel_size, stride, padding, dilation, ceil_mode), _lan, False)
+
+
+def polynomial_pool2d(input, alpha, grad_output=None, kernel_size=(2, 2), stride=(2, 2), padding=(0, 0), ceil_mode=False):
+    """P-pooling, Eq. 1 with alpha per window: output, gradient of input, gradient of alpha."""
+    return _pool(input, alpha, grad_output, (kernel_size, stride, padding, (1, 1), ceil_mode), _polynomial, True)

@@ -1,3 +1,7 @@
 """Tensors in, tensors out: every pooling here is a weighted mean over a window."""
 
-__all__: list[str] = []
+from .lan_pool import lan_pool2d
+from .lip_pool import lip_pool2d
+from .polynomial_pool import polynomial_pool2d
+
+__all__ = ['lan_pool2d', 'lip_pool2d', 'polynomial_pool2d']

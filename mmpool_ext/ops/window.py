@@ -1,0 +1,121 @@
+"""Which input pixels make up a pooling window: the arithmetic and its checks, once for every op."""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def _pair(op: str, what: str, value, least: int) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(edge, int) and edge >= least for edge in pair):
+        raise ValueError(f'{op}: {what} must be an int >= {least} or a pair of them, but got {value!r}')
+    return pair
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The windows of one pooling: each attribute but the last is a ``(vertical, horizontal)`` pair, in input pixels."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    ceil_mode: bool
+
+    @classmethod
+    def checked(cls, op: str, input: Tensor, kernel_size, stride, padding, dilation, ceil_mode: bool) -> 'Window':
+        """Build the windows of ``op`` over ``input``.
+
+        Returns:
+            A window set in which every window holds an input pixel.
+
+        Raises:
+            TypeError: If ``input`` is no floating-point tensor.
+            ValueError: If ``input`` is not ``(N, C, H, W)``, an argument is out of range, or a window does not fit.
+        """
+        if not isinstance(input, Tensor) or input.dtype not in DTYPES:
+            raise TypeError(f'{op}: input must be a float64, float32, float16 or bfloat16 tensor, but got {getattr(input, "dtype", type(input))}')
+        if input.dim() != 4 or input.shape[2] == 0 or input.shape[3] == 0:
+            raise ValueError(f'{op}: input must be (N, C, H, W) with H and W >= 1, but got {tuple(input.shape)}')
+        window = cls(
+            _pair(op, 'kernel_size', kernel_size, 1),
+            _pair(op, 'stride', stride, 1),
+            _pair(op, 'padding', padding, 0),
+            _pair(op, 'dilation', dilation, 1),
+            bool(ceil_mode),
+        )
+        for kernel, pad, gap, size in zip(window.kernel_size, window.padding, window.dilation, input.shape[2:], strict=True):
+            if 2 * pad > kernel:
+                raise ValueError(f'{op}: padding must be at most half of kernel_size, but got padding {padding} and kernel_size {kernel_size}')
+            if gap * (kernel - 1) + 1 > size + 2 * pad:
+                raise ValueError(
+                    f'{op}: kernel_size must fit into the padded input, but got kernel_size {kernel_size} with dilation {dilation}, '
+                    f'padding {padding} and input {tuple(input.shape)}'
+                )
+            if pad and size < gap:  # the one way left to miss the input: kernel 2, its cells just before and just after the image
+                raise ValueError(
+                    f'{op}: every window must hold an input pixel, but got dilation {dilation} with padding {padding} and input {tuple(input.shape)}'
+                )
+        return window
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Count the windows as torch's pooling does: in ``ceil_mode`` a last one counts if it starts inside the input or its leading padding."""
+        sizes = []
+        for size, kernel, stride, pad, gap in zip((height, width), self.kernel_size, self.stride, self.padding, self.dilation, strict=True):
+            span = size + 2 * pad - gap * (kernel - 1) - 1
+            count = span // stride + 1
+            if self.ceil_mode and span % stride and count * stride < size + pad:
+                count = count + 1
+            sizes.append(count)
+        return sizes[0], sizes[1]
+
+    def cells(self, input: Tensor, fill: float = 0.0) -> Tensor:
+        """Gather every window's cells.
+
+        Args:
+            input: ``(..., H, W)``.
+            fill: Value of the cells in the padding.
+
+        Returns:
+            ``(K, ..., H_out, W_out)``: the K cells of a window along the first axis, row by row.
+        """
+        (rows, columns), (step_y, step_x), (gap_y, gap_x) = self.output_size(*input.shape[-2:]), self.stride, self.dilation
+        end_y, end_x = (pad + (stride - 1 if self.ceil_mode else 0) for pad, stride in zip(self.padding, self.stride, strict=True))
+        input = F.pad(input, (self.padding[1], end_x, self.padding[0], end_y), value=fill)
+        return torch.stack(
+            [
+                input[..., y : y + (rows - 1) * step_y + 1 : step_y, x : x + (columns - 1) * step_x + 1 : step_x]
+                for y in range(0, gap_y * self.kernel_size[0], gap_y)
+                for x in range(0, gap_x * self.kernel_size[1], gap_x)
+            ]
+        )
+
+    def valid(self, input: Tensor) -> Tensor:
+        """Tell a window's input pixels from its padding: bool, ``(K, 1, 1, H_out, W_out)``."""
+        return self.cells(torch.ones(1, 1, *input.shape[2:], device=input.device)) > 0
+
+
+def check_weight(op: str, what: str, weight: Tensor, input: Tensor) -> None:
+    """Check what decides the weights (logit, importance, alpha): a tensor on ``input``'s device, in its dtype or in float32 beside a half."""
+    if not isinstance(weight, Tensor) or weight.device != input.device:
+        raise ValueError(f'{op}: {what} must be a tensor on the device of input, but got {getattr(weight, "device", weight)} and {input.device}')
+    half = input.dtype in (torch.float16, torch.bfloat16)
+    if weight.dtype != input.dtype and not (half and weight.dtype == torch.float32):
+        raise TypeError(
+            f'{op}: {what} must have the dtype of input, or float32 with a float16 or bfloat16 input, but got {weight.dtype} and {input.dtype}'
+        )
+
+
+def check_shape(op: str, what: str, weight: Tensor, input: Tensor) -> None:
+    """Check a weight map that lies on the input pixels."""
+    if weight.shape != input.shape:
+        raise ValueError(f'{op}: {what} must have the shape of input, but got {what} {tuple(weight.shape)} and input {tuple(input.shape)}')
+
+
+def wide(input: Tensor) -> Tensor:
+    """Bring a half to float32, in which all arithmetic runs; float32 and float64 stay as they are."""
+    return input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
