@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 
 def _windows(height, width, kernel_size, stride, padding, dilation, ceil_mode):
     """Yield ((row, column) of the output, list of the input pixels in its window); windows start at -padding, torch's rule for the last one."""
@@ -108,3 +110,81 @@ def lan_pool2d(input, importance, grad_output=None, kernel_size=(3, 3), stride=(
 def polynomial_pool2d(input, alpha, grad_output=None, kernel_size=(2, 2), stride=(2, 2), padding=(0, 0), ceil_mode=False):
     """P-pooling, Eq. 1 with alpha per window: output, gradient of input, gradient of alpha."""
     return _pool(input, alpha, grad_output, (kernel_size, stride, padding, (1, 1), ceil_mode), _polynomial, True)
+
+
+# --- Pyramidal output representation: "Specialize and Fuse", sections 3.1 (ground truth, training phase, Eq. 1) and Eq. 2 -------------------------
+
+
+def pyramid_labels(label, strides, ignore_index=255, void_rule='agree'):
+    """Label and unity of every cell, one cell after the other; level 0 is the coarsest. ``label`` is an ``(H, W)`` array."""
+    semantic, unity = [], []
+    for level, stride in enumerate(strides):
+        rows, columns = label.shape[0] // stride, label.shape[1] // stride
+        semantic.append(np.full((rows, columns), ignore_index))
+        if level < len(strides) - 1:
+            unity.append(np.full((rows, columns), ignore_index))
+        for row in range(rows):
+            for column in range(columns):
+                cell = label[row * stride : (row + 1) * stride, column * stride : (column + 1) * stride]
+                if level == len(strides) - 1:  # the finest level is a downsampled label map, mixed or not
+                    semantic[level][row, column] = cell[stride // 2, stride // 2]
+                    continue
+                seen = {int(pixel) for pixel in cell.flat}
+                void = ignore_index in seen
+                seen.discard(ignore_index)
+                if not seen or (void and void_rule == 'strict'):
+                    continue
+                unity[level][row, column] = len(seen) == 1
+                if len(seen) == 1:
+                    semantic[level][row, column] = seen.pop()
+    return semantic, unity
+
+
+def pyramid_relabel(semantic, unity, probability, mode='tp', threshold=0.5, ignore_index=255):
+    """Every cell asks all its ancestors whether one of them has already done its work."""
+    semantic, unity = [level.copy() for level in semantic], [level.copy() for level in unity]
+    truth = [level.copy() for level in unity]
+    for maps in (semantic, unity):
+        for level, cells in enumerate(maps):
+            for row, column in np.ndindex(cells.shape):
+                for above in range(level):
+                    step = 2 ** (level - above)
+                    ancestor = (row // step, column // step)
+                    right = mode == 'gt' or (mode == 'tp' and probability[above][ancestor] >= threshold)
+                    if right and truth[above][ancestor] == 1:
+                        cells[row, column] = ignore_index
+    return semantic, unity
+
+
+def pyramid_loss(semantic_logits, unity_logits, semantic, unity, ignore_index=255):
+    """Eq. 1 for one image: logits ``(C, h, w)`` and ``(h, w)``, means over the cells that have a label."""
+    total = 0.0
+    for logits, label in zip(semantic_logits, semantic, strict=True):
+        terms = [
+            np.log(np.exp(logits[:, row, column].astype(float)).sum()) - logits[label[row, column], row, column]
+            for row, column in np.ndindex(label.shape)
+            if label[row, column] != ignore_index
+        ]
+        total += sum(terms) / max(len(terms), 1) / len(semantic)
+    for logits, truth in zip(unity_logits, unity, strict=True):
+        terms = []
+        for cell in np.ndindex(truth.shape):
+            if truth[cell] != ignore_index:
+                probability = 1 / (1 + np.exp(-float(logits[cell])))
+                terms.append(-np.log(probability if truth[cell] == 1 else 1 - probability))
+        total += sum(terms) / max(len(terms), 1) / len(unity)
+    return total
+
+
+def pyramid_fuse(semantic, probability, threshold=0.5):
+    """Eq. 2 for one image: each finest cell climbs down from the coarsest level. Returns the fused map ``(C, h, w)`` and the levels ``(h, w)``."""
+    fused, chosen = np.zeros_like(semantic[-1]), np.zeros(semantic[-1].shape[1:], dtype=int)
+    for row, column in np.ndindex(chosen.shape):
+        for level in range(len(semantic)):
+            step = 2 ** (len(semantic) - 1 - level)
+            cell = (row // step, column // step)
+            if level == len(semantic) - 1 or probability[level][cell] >= threshold:
+                fused[:, row, column] = semantic[level][(slice(None), *cell)]
+                chosen[row, column] = level
+                break
+    return fused, chosen

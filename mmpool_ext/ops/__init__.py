@@ -3,5 +3,6 @@
 from .lan_pool import lan_pool2d
 from .lip_pool import lip_pool2d
 from .polynomial_pool import polynomial_pool2d
+from .pyramid import fuse_pyramid, label_pyramid, relabel_pyramid
 
-__all__ = ['lan_pool2d', 'lip_pool2d', 'polynomial_pool2d']
+__all__ = ['fuse_pyramid', 'label_pyramid', 'lan_pool2d', 'lip_pool2d', 'polynomial_pool2d', 'relabel_pyramid']
