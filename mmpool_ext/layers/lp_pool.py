@@ -1,0 +1,76 @@
+"""Lp pooling: the norm of a window, of a fixed or a learnt order."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .window_pool import WindowPool2d
+
+
+@MODELS.register_module()
+class LpPool2d(WindowPool2d):
+    """Take the p-norm of each window.
+
+    ``y = sum(|x| ** p) ** (1 / p)``: Eq. 1 of the supplement of Wei et al. (CVPR 2019), who compare it with P-pooling. The gradients that
+    the supplement prints in its Eq. 2 are wrong; here ``dy/dx = (x / y) ** (p - 1)`` and
+    ``dy/dp = y (sum(x ** p ln x) / (p S) - ln(S) / p ** 2)`` with ``S = sum(x ** p)``. So nothing is undefined at p = 1 (every pixel gets 1,
+    not the mean's 1/N) and p -> inf is max pooling. Unlike torch's LPPool2d, large orders do not overflow and padding exists.
+
+    Args:
+        in_channels: See :class:`WindowPool2d`, as for ``kernel_size``, ``stride``, ``padding`` and ``ceil_mode``.
+        norm_type: The order p, above 0; above 1 if learnt. Below 1 the gradient at an input of 0 is infinite.
+        learnable: Whether each channel learns its order, as ``p = 1 + softplus(raw_norm)`` of Gulcehre et al. (ECML 2014).
+        mean: Whether the sum is divided by the window's pixels, as in Gulcehre et al.; p = 1 then is average pooling.
+
+    Shape:
+        ``(N, C, H, W)`` to ``(N, C, H_out, W_out)`` as torch's poolings.
+
+    Raises:
+        ValueError: If ``norm_type`` is not above 0, or not above 1 with ``learnable``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        kernel_size=2,
+        stride=2,
+        padding=0,
+        ceil_mode: bool = False,
+        norm_type: float = 2.0,
+        learnable: bool = False,
+        mean: bool = False,
+    ):
+        super().__init__(in_channels, kernel_size, stride, padding, ceil_mode)
+        if not norm_type > learnable:
+            raise ValueError(f'LpPool2d: norm_type must be above {int(learnable)} with learnable={learnable}, but got {norm_type}')
+        self.initial_norm, self.learnable, self.mean = norm_type, learnable, mean
+        if learnable:
+            self.raw_norm = nn.Parameter(torch.empty(in_channels))
+            self.init_weights()
+
+    def init_weights(self):
+        """Return a learnt order to ``norm_type``."""
+        if self.learnable:
+            nn.init.constant_(self.raw_norm, math.log(math.expm1(self.initial_norm - 1)))
+
+    @property
+    def norm_type(self) -> float | Tensor:
+        """The order p: a number, or one for each channel when learnt."""
+        return 1 + F.softplus(self.raw_norm) if self.learnable else self.initial_norm
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pool ``input``."""
+        pixels, inside = self._windows(input.abs())
+        norm = self.norm_type[:, None, None, None] if self.learnable else self.initial_norm
+        # y is linear in x, so each window may be divided by its largest value, which then needs no gradient
+        largest = pixels.detach().amax(-1, keepdim=True)
+        empty = largest == 0
+        largest = largest.masked_fill(empty, 1)
+        total = ((pixels / largest) ** norm).sum(-1, keepdim=True)
+        if self.mean:
+            total = total / inside.sum(-1, keepdim=True)
+        pooled = largest * total.masked_fill(empty, 1) ** (1 / norm)
+        return pooled.masked_fill(empty, 0).squeeze(-1)

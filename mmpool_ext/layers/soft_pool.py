@@ -1,0 +1,26 @@
+"""SoftPool: each window weighed by the softmax of its own values."""
+
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from ..ops import lip_pool2d
+from .window_pool import WindowPool2d
+
+
+@MODELS.register_module()
+class SoftPool2d(WindowPool2d):
+    """Average each window with weights ``softmax(x)``.
+
+    Stergiou et al., "Refining activation downsampling with SoftPool", ICCV 2021: :func:`mmpool_ext.ops.lip_pool2d` with the input as logit.
+    Unlike the authors' kernel the gradient runs through the weights too. No parameters.
+
+    Args:
+        in_channels: See :class:`WindowPool2d`, as for the other arguments.
+
+    Shape:
+        ``(N, C, H, W)`` to ``(N, C, H_out, W_out)`` as torch's poolings.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pool ``input``."""
+        return lip_pool2d(input, input, *self.window, ceil_mode=self.ceil_mode)
