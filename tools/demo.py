@@ -1,0 +1,85 @@
+"""What the demos share: the shapes data, training and testing by a codebase's own scripts, a table of what came out."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+SHAPES = ROOT / 'data' / 'shapes'
+CONFIGS = ROOT / 'configs' / 'shapes'
+WORK_DIRS = ROOT / 'work_dirs' / 'demo'
+
+
+def make_shapes() -> None:
+    """Make the shapes data set where the configs expect it, unless it is there."""
+    if not SHAPES.exists():
+        subprocess.run([sys.executable, ROOT / 'tools' / 'make_shapes.py', SHAPES], check=True)
+
+
+def run(title: str, log: Path, *arguments: str | Path) -> None:
+    """Run ``tools/upstream.py`` with a progress bar for its iterations; everything it says goes to a log file.
+
+    Raises:
+        SystemExit: If it fails, after the end of the log.
+    """
+    command = [sys.executable, ROOT / 'tools' / 'upstream.py', *arguments]
+    bar = Progress('{task.description}', BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with bar, log.open('a') as file, subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        task = bar.add_task(title, total=None)
+        for line in process.stdout:
+            file.write(line)
+            file.flush()
+            if step := re.search(r'\((?:train|test)\)\s*\[\s*(\d+)/(\d+)\]', line):
+                bar.update(task, completed=int(step[1]), total=int(step[2]))
+    if process.returncode:
+        tail = ''.join(log.read_text().splitlines(keepends=True)[-20:])
+        sys.exit(f'{tail}\n{title} failed; the whole log is {log}')
+
+
+def train_and_test(codebase: str, config: Path, work_dir: Path, *test_options: str | Path) -> dict[str, float]:
+    """Train and evaluate a config by the codebase's own ``tools/train.py`` and ``tools/test.py``.
+
+    An interrupted training resumes from its last checkpoint, and what is finished is not run again.
+
+    Args:
+        codebase: ``'mmdet'``, ``'mmseg'`` or ``'mmpretrain'``.
+        config: Config file.
+        work_dir: Folder for checkpoints, logs and ``metrics.json``.
+        test_options: More options for ``tools/test.py``.
+
+    Returns:
+        The metrics under the names that the codebase logs, such as ``coco/bbox_mAP_50`` or ``mIoU``.
+    """
+    metrics = work_dir / 'metrics.json'
+    if metrics.exists():
+        print(f'{config.stem}: trained and tested already; remove {work_dir} to do it again')
+        return json.loads(metrics.read_text())
+    work_dir.mkdir(parents=True, exist_ok=True)
+    run(f'train {config.stem}', work_dir / 'train.log', codebase, 'train', config, '--work-dir', work_dir, '--resume')
+    checkpoint = (work_dir / 'last_checkpoint').read_text()
+    run(f'test  {config.stem}', work_dir / 'test.log', codebase, 'test', config, checkpoint, '--work-dir', work_dir / 'test', *test_options)
+    max((work_dir / 'test').glob('*/*.json')).replace(metrics)  # the folders are named by time
+    return json.loads(metrics.read_text())
+
+
+def print_table(title: str, rows: dict[str, dict[str, float]], columns: dict[str, str], path: Path) -> None:
+    """Print chosen metrics of each row and save them as JSON.
+
+    Args:
+        title: Heading of the table.
+        rows: Metrics of :func:`train_and_test` by the row's name.
+        columns: Key of the metric by the column's heading.
+        path: JSON file ``{row: {column: value}}``.
+    """
+    values = {name: {column: metrics[key] for column, key in columns.items()} for name, metrics in rows.items()}
+    path.write_text(json.dumps(values, indent=2) + '\n')
+    table = Table('', *columns, title=title)
+    for name, row in values.items():
+        table.add_row(name, *(f'{value:.3f}' for value in row.values()))
+    Console().print(table)

@@ -1,0 +1,57 @@
+"""Run a script of an installed codebase, such as mmdet's own tools/train.py, from anywhere.
+
+    python tools/upstream.py mmdet train CONFIG --work-dir work_dirs/x
+    python tools/upstream.py mmseg test CONFIG CHECKPOINT --help
+
+What follows the script's name goes to it untouched; ``torchrun`` works too. Two traps are out of the way: torch >= 2.6 refuses the checkpoints that
+mmengine <= 0.10.7 writes (TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set), and the onedl forks do not find ``_base_ = 'mmseg::...'`` (mmengine is told
+which distribution the codebase came in).
+"""
+
+import argparse
+import os
+import runpy
+import sys
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def script_path(codebase: str, script: str) -> Path:
+    """Return the path of ``tools/<script>.py`` inside an installed codebase.
+
+    Raises:
+        ValueError: If the codebase is not installed, or has no such script.
+    """
+    spec = find_spec(codebase)
+    if spec is None:
+        raise ValueError(f'upstream: codebase must be installed, but got {codebase}')
+    path = Path(spec.submodule_search_locations[0], '.mim', 'tools', f'{script}.py')
+    if not path.exists():
+        known = ', '.join(sorted(entry.stem for entry in path.parent.glob('*.py')))
+        raise ValueError(f"upstream: script must be one of {codebase}'s ({known}), but got {script}")
+    return path
+
+
+def main():
+    """Parse the command line and become the script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('codebase', choices=['mmdet', 'mmseg', 'mmpretrain'])
+    parser.add_argument('script', help="name in the codebase's tools/, without .py: train, test, ...")
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, help='for the script')
+    args = parser.parse_args()
+    try:
+        path = script_path(args.codebase, args.script)
+    except ValueError as error:
+        parser.error(str(error))
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    MODULE2PACKAGE[args.codebase] = packages_distributions()[args.codebase][0]
+    os.environ.setdefault('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    sys.argv = [str(path), *args.arguments]
+    sys.path[0] = str(path.parent)
+    runpy.run_path(str(path), run_name='__main__')
+
+
+if __name__ == '__main__':
+    main()
