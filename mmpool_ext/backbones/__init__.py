@@ -1,3 +1,5 @@
 """Backbones: stages, out_indices, freezing, checkpoints."""
 
-__all__: list[str] = []
+from .lip_resnet import LIPResNet
+
+__all__ = ['LIPResNet']

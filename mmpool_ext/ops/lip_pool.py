@@ -21,7 +21,7 @@ def lip_pool2d(input: Tensor, logit: Tensor, kernel_size=3, stride=2, padding=1,
         logit: Log-importance, the shape and device of ``input``; its dtype, or float32 beside a half.
         kernel_size: Window edge in input pixels, >= 1; an int or a (vertical, horizontal) pair, as are the next three.
         stride: Step from window to window, >= 1.
-        padding: Pixels added on each side, 0 to half of ``kernel_size``.
+        padding: Pixels added on each side, 0 to half of the window, ``dilation * (kernel_size - 1) + 1``.
         dilation: Step from pixel to pixel inside a window, >= 1.
         ceil_mode: Whether to keep a last window that the padded input fills only in part.
 

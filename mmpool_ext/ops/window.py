@@ -48,15 +48,22 @@ class Window:
             _pair(op, 'dilation', dilation, 1),
             bool(ceil_mode),
         )
-        for kernel, pad, gap, size in zip(window.kernel_size, window.padding, window.dilation, input.shape[2:], strict=True):
-            if 2 * pad > kernel:
-                raise ValueError(f'{op}: padding must be at most half of kernel_size, but got padding {padding} and kernel_size {kernel_size}')
+        counts = window.output_size(*input.shape[2:])
+        sides = zip(window.kernel_size, window.stride, window.padding, window.dilation, input.shape[2:], counts, strict=True)
+        for kernel, step, pad, gap, size, count in sides:
+            if 2 * pad > gap * (kernel - 1) + 1:
+                raise ValueError(
+                    f'{op}: padding must be at most half of the window, dilation * (kernel_size - 1) + 1, '
+                    f'but got padding {padding}, kernel_size {kernel_size} and dilation {dilation}'
+                )
             if gap * (kernel - 1) + 1 > size + 2 * pad:
                 raise ValueError(
                     f'{op}: kernel_size must fit into the padded input, but got kernel_size {kernel_size} with dilation {dilation}, '
                     f'padding {padding} and input {tuple(input.shape)}'
                 )
-            if pad and size < gap:  # the one way left to miss the input: kernel 2, its cells just before and just after the image
+            # Only cells further apart than the image is large can step over it.
+            starts = [step * i - pad for i in range(count)] if pad and size < gap else []
+            if any(all(not 0 <= start + i * gap < size for i in range(kernel)) for start in starts):
                 raise ValueError(
                     f'{op}: every window must hold an input pixel, but got dilation {dilation} with padding {padding} and input {tuple(input.shape)}'
                 )

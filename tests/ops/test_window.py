@@ -74,7 +74,7 @@ def test_nan_pixel_makes_its_windows_nan_alone(op):
         ({'stride': (1, 0)}, r'stride must be an int >= 1 or a pair of them, but got \(1, 0\)'),
         ({'stride': (1, 1, 1)}, r'stride must be an int >= 1 or a pair of them, but got \(1, 1, 1\)'),
         ({'padding': -1}, r'padding must be an int >= 0 or a pair of them, but got -1'),
-        ({'padding': (2, 1), 'kernel_size': 3}, r'padding must be at most half of kernel_size, but got padding \(2, 1\) and kernel_size 3'),
+        ({'padding': (2, 1), 'kernel_size': 3}, r'padding must be at most half of the window.* got padding \(2, 1\), kernel_size 3 and dilation 1'),
         ({'kernel_size': (2, 9), 'padding': 0}, r'kernel_size must fit into the padded input, but got kernel_size \(2, 9\).*\(2, 3, 6, 8\)'),
     ],
 )
@@ -88,6 +88,8 @@ def test_dilation_check():
     input = torch.rand(1, 1, 6, 8)
     with pytest.raises(ValueError, match=r'lip_pool2d: dilation must be an int >= 1 or a pair of them, but got 0'):
         lip_pool2d(input, input, dilation=0)
+    tall = torch.rand(1, 1, 2, 8)
+    assert lip_pool2d(tall, tall, stride=1, dilation=3, padding=3).shape == tall.shape  # a dilated 3x3 has its centre inside the image
     input = torch.rand(1, 1, 2, 8)
     with pytest.raises(ValueError, match=r'lip_pool2d: every window must hold an input pixel, but got dilation 3 with padding 1'):
         lip_pool2d(input, input, kernel_size=2, dilation=3, padding=1)

@@ -1,0 +1,452 @@
+"""LIP-ResNet (Gao et al., "LIP: Local Importance-based Pooling", ICCV 2019, section 3.3)."""
+
+import warnings
+
+import torch.utils.checkpoint
+from mmcv.cnn import build_conv_layer, build_norm_layer, build_plugin_layer
+from mmengine.model import BaseModule, Sequential
+from mmengine.registry import MODELS
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..layers import BottleneckLogit, BottleneckTrunk, LIPPool2d
+from .checkpoint import report_checkpoint
+
+
+def _class(cfg):
+    """Class that a config's ``type`` names."""
+    return MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
+
+
+class Bottleneck(BaseModule):
+    """ResNet's bottleneck block; with ``pool`` the downsampling block of the LIP paper's Fig. 4b (LIP) or 4c (another pooling).
+
+    With ``pool``, the residual branch is ``1x1, pool, 1x1, 1x1`` (the second 1x1 stands for the strided 3x3) and the shortcut ``pool, 1x1``.
+
+    Args:
+        inplanes: Input channels.
+        planes: Channels of the first two convolutions; the output has four times as many.
+        stride: Step of the block in pixels.
+        dilation: Dilation of the 3x3 convolution or, with ``pool``, of the window and of the logit's 3x3 convolution.
+        pool: Config of the pooling layer, or None for the strided block.
+        logit: Config of the logit module when ``pool`` is a LIP. A ``BottleneckLogit`` shares its trunk between both branches.
+        style: ``'pytorch'`` puts the stride on the 3x3 convolution, ``'caffe'`` on the first 1x1.
+        avg_down: Shortcut of the strided block by average pooling and an unstrided convolution.
+        conv_cfg: Config of the convolutions.
+        norm_cfg: Config of the normalisations.
+        dcn: Config of a deformable convolution in the place of the 3x3.
+        plugins: List of ``dict(cfg=..., position='after_conv1' | 'after_conv2' | 'after_conv3')``.
+        with_cp: Recompute the block in the backward pass instead of keeping its activations.
+        init_cfg: Initialisation config.
+    """
+
+    expansion = 4
+
+    def __init__(
+        self,
+        inplanes,
+        planes,
+        stride=1,
+        dilation=1,
+        pool=None,
+        logit=None,
+        style='pytorch',
+        avg_down=False,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        dcn=None,
+        plugins=(),
+        with_cp=False,
+        init_cfg=None,
+    ):
+        super().__init__(init_cfg)
+        self.with_cp = with_cp
+        outplanes = planes * self.expansion
+        conv1_stride, conv2_stride = (1, stride) if style == 'pytorch' else (stride, 1)
+
+        def add_norm(channels, postfix):
+            name, norm = build_norm_layer(norm_cfg, channels, postfix=postfix)
+            self.add_module(name, norm)
+            return name
+
+        self.conv1 = build_conv_layer(conv_cfg, inplanes, planes, 1, stride=conv1_stride, bias=False)
+        self.norm1_name = add_norm(planes, 1)
+        if pool is not None:
+            self._add_pools(inplanes, planes, stride, dilation, pool, logit)
+            self.conv2 = build_conv_layer(conv_cfg, planes, planes, 1, bias=False)
+        else:
+            dcn = dict(dcn) if dcn else None
+            fallback = dcn.pop('fallback_on_stride', False) if dcn else False
+            cfg = conv_cfg if dcn is None or (fallback and stride > 1) else dcn
+            self.conv2 = build_conv_layer(cfg, planes, planes, 3, stride=conv2_stride, padding=dilation, dilation=dilation, bias=False)
+        self.norm2_name = add_norm(planes, 2)
+        self.conv3 = build_conv_layer(conv_cfg, planes, outplanes, 1, bias=False)
+        self.norm3_name = add_norm(outplanes, 3)
+        self.relu = nn.ReLU(inplace=True)
+
+        self.with_pool = pool is not None
+        self.downsample = None
+        if stride != 1 or inplanes != outplanes or self.with_pool:
+            layers = []
+            if avg_down and stride > 1 and not self.with_pool:
+                layers.append(nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False))
+            conv_stride = 1 if avg_down or self.with_pool else stride
+            layers.append(build_conv_layer(conv_cfg, inplanes, outplanes, 1, stride=conv_stride, bias=False))
+            layers.append(build_norm_layer(norm_cfg, outplanes)[1])
+            self.downsample = Sequential(*layers)
+
+        self.plugin_names = {f'after_conv{i}': [] for i in (1, 2, 3)}
+        for index, plugin in enumerate(plugins):
+            channels = outplanes if plugin['position'] == 'after_conv3' else planes
+            cfg = dict(plugin['cfg'])
+            name, layer = build_plugin_layer(cfg, in_channels=channels, postfix=cfg.pop('postfix', f'_{index}'))
+            self.add_module(name, layer)
+            self.plugin_names[plugin['position']].append(name)
+
+    def _add_pools(self, inplanes, planes, stride, dilation, pool, logit):
+        """Add the poolings of both branches and, for the bottleneck logit, the trunk that they share."""
+        window = dict(kernel_size=3, stride=stride, padding=dilation)
+        if dilation > 1:
+            window['dilation'] = dilation
+        top = {}
+        self.logit_trunk = None
+        if logit is not None:
+            top = dict(logit=logit)
+            if _class(logit) is BottleneckLogit:
+                head = dict(logit, type='ProjectionLogit')
+                channels = head.pop('mid_channels', 128)
+                self.logit_trunk = BottleneckTrunk(inplanes, channels, dilation)
+                top = dict(logit=dict(head, in_channels=channels))
+            elif dilation > 1:
+                top = dict(logit=dict(logit, dilation=dilation))
+        self.pool2 = MODELS.build(dict(pool, in_channels=planes, **window, **top))
+        self.downsample_pool = MODELS.build(dict(pool, in_channels=inplanes, **window, **top))
+
+    @property
+    def norm1(self):
+        """Normalisation after ``conv1``."""
+        return getattr(self, self.norm1_name)
+
+    @property
+    def norm2(self):
+        """Normalisation after ``conv2``."""
+        return getattr(self, self.norm2_name)
+
+    @property
+    def norm3(self):
+        """Normalisation after ``conv3``, before the addition."""
+        return getattr(self, self.norm3_name)
+
+    def _plug(self, x, position):
+        for name in self.plugin_names[position]:
+            x = getattr(self, name)(x)
+        return x
+
+    def _residual_and_shortcut(self, x):
+        out = self._plug(self.relu(self.norm1(self.conv1(x))), 'after_conv1')
+        identity = x
+        if self.with_pool:
+            features = () if self.logit_trunk is None else (self.logit_trunk(x),)
+            out = self.pool2(out, *features)
+            identity = self.downsample_pool(x, *features)
+        out = self._plug(self.relu(self.norm2(self.conv2(out))), 'after_conv2')
+        out = self._plug(self.norm3(self.conv3(out)), 'after_conv3')
+        if self.downsample is not None:
+            identity = self.downsample(identity)
+        return out + identity
+
+    def forward(self, x):
+        """Map ``(N, inplanes, H, W)`` to ``(N, 4 * planes, H / stride, W / stride)``, rounded up."""
+        if self.with_cp and x.requires_grad:
+            out = torch.utils.checkpoint.checkpoint(self._residual_and_shortcut, x, use_reentrant=False)
+        else:
+            out = self._residual_and_shortcut(x)
+        return self.relu(out)
+
+
+@MODELS.register_module()
+class LIPResNet(BaseModule):
+    """ResNet whose downsampling is LIP: the stem's max pooling and each stage's strided convolutions (paper Fig. 4b, 7 LIPs).
+
+    With ``pool=dict(type='AveragePool2d')`` it is the paper's average-pooling baseline (Fig. 4c), with ``stage_with_lip=(False,) * 4`` and
+    ``stem_lip=False`` the plain ResNet (Table 3 E). Keys are torchvision's where the layers are. A stage with stride 1 (``strides=(1, 2, 1, 1)``)
+    keeps its LIP: window and logit dilate as the replaced 3x3 would, so that weights of the stride-32 network fit. InstanceNorm in the logit looks
+    at the whole padded image.
+
+    Args:
+        depth: 50, 101 or 152 as the paper; 14 and 26 (one and two blocks a stage) for small work.
+        in_channels: Channels of the image.
+        stem_channels: Channels of the stem. Default: ``base_channels``.
+        base_channels: ``planes`` of the first stage.
+        num_stages: Number of stages, 1 to 4.
+        strides: Stride of each stage's first block.
+        dilations: Dilation of each stage.
+        contract_dilation: Halve the dilation of a stage's first block, whose input is still at the denser step.
+        multi_grid: Dilations of the last stage's blocks, in the place of ``dilations[-1]``.
+        out_indices: Stages to return. Stages after the last of them are not built, since their parameters would never get a gradient.
+        style: ``'pytorch'``; ``'caffe'`` is for networks without any LIP.
+        deep_stem: Three 3x3 convolutions in the place of the 7x7.
+        avg_down: Average pooling in the shortcut; for networks without any LIP.
+        frozen_stages: -1 freezes nothing, 0 the stem with its pooling, n the stem and the first n stages.
+        conv_cfg: Config of the convolutions.
+        norm_cfg: Config of the normalisations (those inside logit modules are InstanceNorm always).
+        norm_eval: Keep batch normalisation in eval mode, except behind convolutions that a partly fitting checkpoint left fresh.
+        dcn: Config of deformable convolutions for the 3x3s, for example ``dict(type='DCN', deform_groups=1)``.
+        stage_with_dcn: Which stages have them.
+        plugins: As upstream: list of ``dict(cfg=..., stages=(...), position=...)``.
+        with_cp: Recompute blocks in the backward pass.
+        zero_init_residual: Start each block as its shortcut.
+        stage_with_lip: Which stages' first blocks pool (paper Table 3). Default: all but the first.
+        stem_lip: Whether the stem pools by ``pool``; else by max pooling.
+        pool: Config of the pooling layer.
+        logit: Config of the logit module when ``pool`` is a ``LIPPool2d``. Default: ``dict(type='BottleneckLogit', mid_channels=128)``.
+        stem_logit: The same for the stem. Default: ``SimplifiedLogit`` for the bottleneck form, else ``logit``.
+        pretrained: Checkpoint file, the old spelling of ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
+        init_cfg: Initialisation. A ``Pretrained`` config is loaded after the default initialisation of everything.
+
+    Raises:
+        ValueError: For an unsupported depth, stage count, index or combination.
+
+    Example:
+        >>> import torch
+        >>> from mmpool_ext import LIPResNet
+        >>> network = LIPResNet(14, base_channels=8)
+        >>> [tuple(level.shape) for level in network(torch.rand(1, 3, 64, 64))]
+        [(1, 32, 16, 16), (1, 64, 8, 8), (1, 128, 4, 4), (1, 256, 2, 2)]
+    """
+
+    stage_blocks = {  # noqa: RUF012
+        14: (1, 1, 1, 1),
+        26: (2, 2, 2, 2),
+        50: (3, 4, 6, 3),
+        101: (3, 4, 23, 3),
+        152: (3, 8, 36, 3),
+    }
+
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int = 3,
+        stem_channels: int | None = None,
+        base_channels: int = 64,
+        num_stages: int = 4,
+        strides: tuple[int, ...] = (1, 2, 2, 2),
+        dilations: tuple[int, ...] = (1, 1, 1, 1),
+        contract_dilation: bool = False,
+        multi_grid: tuple[int, ...] | None = None,
+        out_indices: tuple[int, ...] = (0, 1, 2, 3),
+        style: str = 'pytorch',
+        deep_stem: bool = False,
+        avg_down: bool = False,
+        frozen_stages: int = -1,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict = dict(type='BN', requires_grad=True),
+        norm_eval: bool = False,
+        dcn: dict | None = None,
+        stage_with_dcn: tuple[bool, ...] = (False, False, False, False),
+        plugins: list[dict] | None = None,
+        with_cp: bool = False,
+        zero_init_residual: bool = True,
+        stage_with_lip: tuple[bool, ...] | None = None,
+        stem_lip: bool = True,
+        pool: dict = dict(type='LIPPool2d'),
+        logit: dict | None = None,
+        stem_logit: dict | None = None,
+        pretrained: str | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        if stage_with_lip is None:
+            stage_with_lip = (False, True, True, True)[:num_stages]
+        has_lip = stem_lip or any(stage_with_lip)
+        is_lip = _class(pool) is LIPPool2d
+
+        def check(ok, rule, value):
+            if not ok:
+                raise ValueError(f'LIPResNet: {rule}, but got {value}')
+
+        check(depth in self.stage_blocks, f'depth must be one of {tuple(self.stage_blocks)} (LIP is defined for bottleneck blocks)', depth)
+        check(1 <= num_stages <= 4, 'num_stages must be in 1..4', num_stages)
+        for name, value in dict(strides=strides, dilations=dilations, stage_with_lip=stage_with_lip).items():
+            check(len(value) == num_stages, f'{name} must have num_stages = {num_stages} entries', value)
+        check(dcn is None or len(stage_with_dcn) == num_stages, f'stage_with_dcn must have num_stages = {num_stages} entries', stage_with_dcn)
+        ok = len(out_indices) > 0 and all(0 <= i < num_stages for i in out_indices)
+        check(ok, f'out_indices must name stages in 0..{num_stages - 1}', out_indices)
+        check(-1 <= frozen_stages <= num_stages, f'frozen_stages must be in -1..{num_stages}', frozen_stages)
+        check(style in ('pytorch', 'caffe'), "style must be 'pytorch' or 'caffe'", repr(style))
+        check(not (has_lip and style == 'caffe'), "style must be 'pytorch' where a LIP takes the place of the strided convolution", repr(style))
+        check(not (any(stage_with_lip) and avg_down), 'avg_down must be False where a LIP downsamples the shortcut', avg_down)
+        check(logit is None or (has_lip and is_lip), 'logit must be None for a network without LIPPool2d', logit)
+        check(stem_logit is None or (stem_lip and is_lip), 'stem_logit must be None for a stem without LIPPool2d', stem_logit)
+        check(not (pretrained and init_cfg), 'pretrained must be None beside init_cfg', pretrained)
+
+        pretrained_cfg = dict(type='Pretrained', checkpoint=pretrained) if pretrained else init_cfg
+        defaults = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])]
+        if pretrained_cfg is None:
+            init_cfg = defaults
+        elif isinstance(pretrained_cfg, dict) and pretrained_cfg['type'] == 'Pretrained':
+            init_cfg = [*defaults, pretrained_cfg]
+        super().__init__(init_cfg)
+
+        self.frozen_stages, self.norm_eval, self.out_indices = frozen_stages, norm_eval, tuple(out_indices)
+        self.fresh = set()
+        if is_lip and logit is None:
+            logit = dict(type='BottleneckLogit')
+        logit = logit if is_lip else None
+        self._make_stem(in_channels, stem_channels or base_channels, deep_stem, conv_cfg, norm_cfg, pool if stem_lip else None, logit, stem_logit)
+
+        inplanes = stem_channels or base_channels
+        stride, self.min_size, channels = 4, 4, []
+        self.layer_names = []
+        for i in range(max(out_indices) + 1):
+            if stage_with_lip[i] or strides[i] > 1:
+                self.min_size = 2 * stride
+            stride *= strides[i]
+            planes = base_channels * 2**i
+            dilation = dilations[i]
+            num_blocks = self.stage_blocks[depth][i]
+            grid = [dilation] * num_blocks
+            if multi_grid is not None and i == num_stages - 1:
+                check(len(multi_grid) >= num_blocks, f'multi_grid must have at least {num_blocks} entries', multi_grid)
+                grid = list(multi_grid[:num_blocks])
+            elif contract_dilation and dilation > 1:
+                grid[0] = dilation // 2
+            block_init = dict(type='Constant', val=0, override=dict(name='norm3')) if zero_init_residual else None
+            shared = dict(
+                style=style,
+                avg_down=avg_down,
+                conv_cfg=conv_cfg,
+                norm_cfg=norm_cfg,
+                dcn=dcn if dcn and stage_with_dcn[i] else None,
+                plugins=self._stage_plugins(plugins, i, num_stages),
+                with_cp=with_cp,
+                init_cfg=block_init,
+            )
+            lip = dict(pool=pool, logit=logit) if stage_with_lip[i] else {}
+            blocks = [Bottleneck(inplanes, planes, strides[i], grid[0], **lip, **shared)]
+            inplanes = planes * Bottleneck.expansion
+            blocks += [Bottleneck(inplanes, planes, 1, grid[j], **shared) for j in range(1, num_blocks)]
+            self.layer_names.append(f'layer{i + 1}')
+            self.add_module(self.layer_names[-1], Sequential(*blocks))
+            channels.append(inplanes)
+        self.out_channels = tuple(channels[i] for i in out_indices)
+        self.feat_dim = channels[-1]
+        self._freeze_stages()
+
+    def _make_stem(self, in_channels, stem_channels, deep_stem, conv_cfg, norm_cfg, pool, logit, stem_logit):
+        """Build stem convolutions and pooling; ``pool`` None means max pooling."""
+        self.deep_stem = deep_stem
+        if deep_stem:
+            half = stem_channels // 2
+            layers = []
+            for cin, cout, stride in ((in_channels, half, 2), (half, half, 1), (half, stem_channels, 1)):
+                layers.append(build_conv_layer(conv_cfg, cin, cout, 3, stride=stride, padding=1, bias=False))
+                layers.append(build_norm_layer(norm_cfg, cout)[1])
+                layers.append(nn.ReLU(inplace=True))
+            self.stem = Sequential(*layers)
+        else:
+            self.conv1 = build_conv_layer(conv_cfg, in_channels, stem_channels, 7, stride=2, padding=3, bias=False)
+            self.norm1_name, norm1 = build_norm_layer(norm_cfg, stem_channels, postfix=1)
+            self.add_module(self.norm1_name, norm1)
+            self.relu = nn.ReLU(inplace=True)
+        if pool is None:
+            self.stem_pool = nn.MaxPool2d(3, stride=2, padding=1)
+            return
+        if stem_logit is None and logit is not None:
+            stem_logit = dict(logit)
+            if _class(logit) is BottleneckLogit:  # paper 3.3: "simply a 3x3 convolution" in the stem
+                stem_logit['type'] = 'SimplifiedLogit'
+                stem_logit.pop('mid_channels', None)
+        top = {} if stem_logit is None else dict(logit=stem_logit)
+        self.stem_pool = MODELS.build(dict(pool, in_channels=stem_channels, kernel_size=3, stride=2, padding=1, **top))
+
+    @staticmethod
+    def _stage_plugins(plugins, stage, num_stages):
+        """Those plugins whose ``stages`` include ``stage``."""
+        chosen = []
+        for plugin in plugins or ():
+            stages, position = plugin.get('stages'), plugin.get('position')
+            if stages is not None and len(stages) != num_stages:
+                raise ValueError(f'LIPResNet: plugins must give num_stages = {num_stages} entries in stages, but got {stages}')
+            if position not in ('after_conv1', 'after_conv2', 'after_conv3'):
+                raise ValueError(f"LIPResNet: plugins must have position 'after_conv1', 'after_conv2' or 'after_conv3', but got {position!r}")
+            if stages is None or stages[stage]:
+                chosen.append(plugin)
+        return chosen
+
+    @property
+    def norm1(self):
+        """Normalisation after the stem's 7x7 convolution."""
+        return getattr(self, self.norm1_name)
+
+    def init_weights(self):
+        """Initialise; with a checkpoint, say in one line what it gave, and warn of frozen tensors that it did not fill.
+
+        Raises:
+            ValueError: If the checkpoint has nothing in common with the network.
+        """
+        with report_checkpoint(self) as report:
+            super().init_weights()
+        self.fresh = report.fresh if report.loaded else set()
+        frozen = sorted(name for name, parameter in self.named_parameters() if not parameter.requires_grad and name in self.fresh)
+        if frozen:
+            warnings.warn(
+                f'LIPResNet: frozen tensors start fresh and will not be trained: {", ".join(frozen)}; lower frozen_stages or load a LIP checkpoint',
+                stacklevel=2,
+            )
+        self.train(self.training)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        """Strike from ``fresh`` what a later checkpoint fills."""
+        own = self.state_dict() if self.fresh else {}
+        self.fresh = {name for name in self.fresh if prefix + name not in state_dict or state_dict[prefix + name].shape != own[name].shape}
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _freeze_stages(self):
+        if self.frozen_stages < 0:
+            return
+        names = ['stem'] if self.deep_stem else ['conv1', self.norm1_name]
+        names += ['stem_pool', *self.layer_names[: self.frozen_stages]]
+        for name in names:
+            module = getattr(self, name)
+            module.eval()
+            module.requires_grad_(False)
+
+    def forward(self, x):
+        """Compute the stages' outputs.
+
+        Args:
+            x: Images ``(N, in_channels, H, W)``.
+
+        Returns:
+            Tuple with one map ``(N, C_i, H_i, W_i)`` for each of ``out_indices``.
+
+        Raises:
+            ValueError: If the image is smaller than the network's stride, or so small that a LIP would see a single position.
+        """
+        if min(x.shape[-2:]) < self.min_size:
+            raise ValueError(f'LIPResNet: image must be at least {self.min_size} pixels high and wide, but got {tuple(x.shape[-2:])}')
+        x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
+        x = self.stem_pool(x)
+        outs = []
+        for i, name in enumerate(self.layer_names):
+            x = getattr(self, name)(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def train(self, mode=True):
+        """Set the mode, keeping frozen stages and (``norm_eval``) batch normalisation in eval; returns the network."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for name, module in self.named_modules():
+                if isinstance(module, _BatchNorm) and f'{_convolution_before(name)}.weight' not in self.fresh:
+                    module.eval()
+        return self
+
+
+def _convolution_before(norm_name):
+    """Name of the convolution that a normalisation follows: ``layer1.0.bn2`` -> ``layer1.0.conv2``, ``downsample.1`` -> ``downsample.0``."""
+    head, _, tail = norm_name.rpartition('.')
+    last = f'{int(tail) - 1}' if tail.isdigit() else f'conv{tail[-1]}'
+    return f'{head}.{last}' if head else last
