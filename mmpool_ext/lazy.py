@@ -3,7 +3,13 @@
 import importlib
 
 # Public name: (registry in mmengine.registry, module below mmpool_ext, the codebase that it needs)
-LAZY: dict[str, tuple[str, str, str]] = {}
+LAZY: dict[str, tuple[str, str, str]] = {
+    'AsymmetricNonLocalContext': ('MODELS', 'decode_heads.asymmetric_nonlocal_context', 'mmseg'),
+    'BoundaryIoUMetric': ('METRICS', 'evaluation.boundary_iou_metric', 'mmseg'),
+    'PyramidEncoderDecoder': ('MODELS', 'evaluation.pyramid_encoder_decoder', 'mmseg'),
+    'PyramidLevelMetric': ('METRICS', 'evaluation.pyramid_level_metric', 'mmseg'),
+    'PyramidRepresentationHead': ('MODELS', 'decode_heads.pyramid_representation_head', 'mmseg'),
+}
 
 
 def load(name):

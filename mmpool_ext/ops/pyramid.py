@@ -18,7 +18,7 @@ def check_strides(name, strides):
 def check_threshold(name, threshold):
     """Raise unless ``threshold`` is a probability strictly between 0 and 1."""
     if not 0 < threshold < 1:
-        raise ValueError(f'{name}: threshold must lie strictly between 0 and 1, but got {threshold}')
+        raise ValueError(f'{name} must lie strictly between 0 and 1, but got {threshold}')
 
 
 def upsample_cells(cells, scale):
@@ -102,7 +102,7 @@ def relabel_pyramid(semantic, unity, unity_logits=(), mode='tp', threshold=0.5, 
         >>> relabel_pyramid(semantic, unity, mode='gt')[0][1].tolist()
         [[[255, 255], [255, 255]]]
     """
-    check_threshold('relabel_pyramid', threshold)
+    check_threshold('relabel_pyramid: threshold', threshold)
     if mode not in RELABEL_MODES:
         raise ValueError(f'relabel_pyramid: mode must be one of {RELABEL_MODES}, but got {mode!r}')
     if mode == 'raw':
@@ -145,7 +145,7 @@ def fuse_pyramid(semantic, unity_logits, threshold=0.5):
         >>> fuse_pyramid([coarse, fine], [torch.tensor([[[-4.0]]])])[0].tolist()
         [[[[1, 2], [3, 4]]]]
     """
-    check_threshold('fuse_pyramid', threshold)
+    check_threshold('fuse_pyramid: threshold', threshold)
     sizes = [tuple(level.shape[-2:]) for level in semantic]
     unity_sizes = [tuple(logit.shape[-2:]) for logit in unity_logits]
     doubled = [(2 * height, 2 * width) for height, width in sizes[:-1]]
