@@ -23,7 +23,7 @@ help:  ## print this list
 
 env: $(VENV)/.package  ## set up $(VENV): the pinned stack and this package (mmcv compiles for some minutes)
 
-$(VENV)/.stack: requirements/build.txt requirements/$(STACK).txt requirements/dev.txt
+$(VENV)/.stack: requirements/build.txt requirements/shared.txt requirements/$(STACK).txt requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || \
 	  { echo "make env: $(PYTHON) must be Python 3.11 or 3.12, but got $$($(PYTHON) -V 2>&1); install python3.11 and python3.11-venv, or pass PYTHON=..." >&2; exit 1; }
 	@command -v c++ >/dev/null || { echo "make env: a C++ compiler must be on PATH, but c++ was not found; install g++ (build-essential)" >&2; exit 1; }
