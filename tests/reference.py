@@ -188,3 +188,54 @@ def pyramid_fuse(semantic, probability, threshold=0.5):
                 chosen[row, column] = level
                 break
     return fused, chosen
+
+
+# --- Poolings that the P-pooling paper compares ------------------------------------------------------------------------------------------------
+
+
+def _pool_by(rule, input, kernel_size, stride, padding, ceil_mode):
+    """Output of ``rule(values, their places in the window, channel)`` over every window of a float64 (N, C, H, W) tensor."""
+    window = (kernel_size, stride, padding, (1, 1), ceil_mode)
+    output = input.new_zeros(output_shape(input.shape, *window))
+    for n, c in np.ndindex(*input.shape[:2]):
+        for (i, j), cells in _windows(*input.shape[2:], *window):
+            top, left = i * stride[0] - padding[0], j * stride[1] - padding[1]
+            places = [(row - top) * kernel_size[1] + column - left for row, column in cells]
+            output[n, c, i, j] = rule([float(input[n, c, row, column]) for row, column in cells], places, c)
+    return output
+
+
+def gated_pool2d(input, mask, *window):
+    """Lee et al.: a gate between max and mean. ``mask``: one weight for each place of a window."""
+
+    def rule(x, places, channel):
+        gate = 1 / (1 + math.exp(-sum(mask[place] * value for place, value in zip(places, x, strict=True))))
+        return gate * max(x) + (1 - gate) * sum(x) / len(x)
+
+    return _pool_by(rule, input, *window)
+
+
+def detail_preserving_pool2d(input, alpha, exponent, smooth, symmetric, *window):
+    """Saeedan et al.: ``alpha`` and ``exponent`` one a channel; ``smooth[channel][place]`` None for the mean."""
+
+    def rule(x, places, channel):
+        weights = [1.0] * len(x) if smooth is None else [smooth[channel][place] for place in places]
+        area = len(x) if smooth is None else math.prod(window[0])
+        base = sum(w * v for w, v in zip(weights, x, strict=True)) / len(x) * (1 if smooth is None else area)
+        reward = []
+        for value in x:
+            difference = value - base if symmetric else max(0.0, value - base)
+            reward.append(alpha[channel] + math.sqrt(difference**2 + 1e-3) ** exponent[channel])
+        return sum(f * v for f, v in zip(reward, x, strict=True)) / sum(reward)
+
+    return _pool_by(rule, input, *window)
+
+
+def lp_pool2d(input, norm, mean, *window):
+    """The p-norm of each window, ``norm`` one a channel."""
+
+    def rule(x, places, channel):
+        total = sum(abs(value) ** norm[channel] for value in x)
+        return (total / len(x) if mean else total) ** (1 / norm[channel])
+
+    return _pool_by(rule, input, *window)

@@ -53,14 +53,14 @@ class DetailPreservingPool2d(WindowPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool ``input``."""
-        pixels, inside = self._windows(input)
-        kernel_area = inside.shape[-1]
-        weight = 1 / kernel_area if self.lite else self.smooth[:, None, None, :]
+        windows = self._windows()
+        cells, valid = windows.cells(input), windows.valid(input)  # (K, N, C, H_out, W_out) and (K, 1, 1, H_out, W_out)
+        weight = 1 / len(cells) if self.lite else self.smooth.t()[:, None, :, None, None]
         # A window over the border is scaled up to its full area: padding is 0 and takes no part
-        smooth = (pixels * weight).sum(-1, keepdim=True) * (kernel_area / inside.sum(-1, keepdim=True))
-        difference = pixels - smooth
+        smooth = (cells * weight).sum(0) * (len(cells) / valid.sum(0))
+        difference = cells - smooth
         if not self.symmetric:
             difference = difference.clamp(min=0)
-        log_alpha, log_lambda = (parameter[:, None, None, None] for parameter in (self.log_alpha, self.log_lambda))
-        weight = (log_alpha.exp() + (difference.square() + 1e-3) ** (log_lambda.exp() / 2)) * inside
-        return (weight * pixels).sum(-1) / weight.sum(-1)
+        log_alpha, log_lambda = (parameter[:, None, None] for parameter in (self.log_alpha, self.log_lambda))
+        weight = (log_alpha.exp() + (difference.square() + 1e-3) ** (log_lambda.exp() / 2)) * valid
+        return (weight * cells).sum(0) / weight.sum(0)

@@ -63,14 +63,14 @@ class LpPool2d(WindowPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool ``input``."""
-        pixels, inside = self._windows(input.abs())
-        norm = self.norm_type[:, None, None, None] if self.learnable else self.initial_norm
+        windows = self._windows()
+        cells = windows.cells(input.abs())  # (K, N, C, H_out, W_out)
+        norm = self.norm_type[:, None, None] if self.learnable else self.initial_norm
         # y is linear in x, so each window may be divided by its largest value, which then needs no gradient
-        largest = pixels.detach().amax(-1, keepdim=True)
+        largest = cells.detach().amax(0)
         empty = largest == 0
-        largest = largest.masked_fill(empty, 1)
-        total = ((pixels / largest) ** norm).sum(-1, keepdim=True)
+        ratio = (cells / largest.masked_fill(empty, 1)).masked_fill(empty, 1)
+        total = (ratio**norm).sum(0)
         if self.mean:
-            total = total / inside.sum(-1, keepdim=True)
-        pooled = largest * total.masked_fill(empty, 1) ** (1 / norm)
-        return pooled.masked_fill(empty, 0).squeeze(-1)
+            total = total / windows.valid(input).sum(0)
+        return largest * total ** (1 / norm)
