@@ -100,7 +100,9 @@ def test_alpha_zero_is_the_average_pooling_twin():
     torch.testing.assert_close(net(input)[0], twin(input)[0])
 
 
-@pytest.mark.parametrize('pool', ['GatedPool2d', 'DetailPreservingPool2d', 'LpPool2d', 'SoftPool2d', 'MaximumPool2d', 'ConvPool2d'])
+@pytest.mark.parametrize(
+    'pool', ['GatedPool2d', 'DetailPreservingPool2d', 'LpPool2d', 'SoftPool2d', 'MaximumPool2d', 'ConvPool2d', 'AveragePool2d', 'LIPPool2d']
+)
 def test_every_pooling_serves(pool):
     pytest.importorskip('mmpretrain')
     net = repooled('mmpretrain.VGG', dict(type=pool), depth=11)
