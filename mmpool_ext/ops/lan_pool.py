@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor
 
+from . import _extension
 from .window import Window, check_shape, check_weight, wide
 
 __all__ = ['lan_pool2d']
 
 
-def lan_pool2d(input: Tensor, importance: Tensor, kernel_size=3, stride=2, padding=1, dilation=1, ceil_mode: bool = False) -> Tensor:
+def lan_pool2d(
+    input: Tensor, importance: Tensor, kernel_size=3, stride=2, padding=1, dilation=1, ceil_mode: bool = False, *, backend: str = 'auto'
+) -> Tensor:
     """Average each window with the weights ``importance``.
 
     ``out = sum(importance * input) / sum(importance)``: Eq. 1 of Gao et al., "LIP: Local Importance-based Pooling", ICCV 2019 (there
@@ -24,6 +27,7 @@ def lan_pool2d(input: Tensor, importance: Tensor, kernel_size=3, stride=2, paddi
         padding: Pixels added on each side, 0 to half of the window, ``dilation * (kernel_size - 1) + 1``.
         dilation: Step from pixel to pixel inside a window, >= 1.
         ceil_mode: Whether to keep a last window that the padded input fills only in part.
+        backend: ``'auto'``, the compiled op where it is built for the device; ``'native'``, that or an error; ``'torch'``, plain PyTorch.
 
     Returns:
         ``(N, C, H_out, W_out)`` with ``H_out = (H + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1``; dtype of ``input``.
@@ -31,6 +35,7 @@ def lan_pool2d(input: Tensor, importance: Tensor, kernel_size=3, stride=2, paddi
     Raises:
         TypeError: If a dtype is not one of those above.
         ValueError: If shapes or devices differ, an argument is out of range, or a window would hold only padding.
+        RuntimeError: If ``backend='native'`` asks for what is not built.
 
     Example:
         >>> input = torch.tensor([[[[1., 2.], [3., 4.]]]])
@@ -40,6 +45,8 @@ def lan_pool2d(input: Tensor, importance: Tensor, kernel_size=3, stride=2, paddi
     window = Window.checked('lan_pool2d', input, kernel_size, stride, padding, dilation, ceil_mode)
     check_weight('lan_pool2d', 'importance', importance, input)
     check_shape('lan_pool2d', 'importance', importance, input)
+    if _extension.use_native('lan_pool2d', backend, input):
+        return torch.ops.mmpool_ext.lan_pool2d(input, importance, *window)
     return composite(input, importance, window)
 
 
@@ -49,3 +56,6 @@ def composite(input: Tensor, importance: Tensor, window: Window) -> Tensor:
     largest = weights.detach().amax(0)
     weights = torch.where(largest == 0, window.valid(input).to(weights.dtype), weights / torch.where(largest == 0, 1, largest))
     return ((weights / weights.sum(0)) * window.cells(wide(input))).sum(0).to(input.dtype)
+
+
+_extension.register('lan_pool2d', composite)

@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor
 
+from . import _extension
 from .window import Window, check_shape, check_weight, wide
 
 __all__ = ['lip_pool2d']
 
 
-def lip_pool2d(input: Tensor, logit: Tensor, kernel_size=3, stride=2, padding=1, dilation=1, ceil_mode: bool = False) -> Tensor:
+def lip_pool2d(
+    input: Tensor, logit: Tensor, kernel_size=3, stride=2, padding=1, dilation=1, ceil_mode: bool = False, *, backend: str = 'auto'
+) -> Tensor:
     """Average each window with weights ``softmax(logit)`` taken over that window.
 
     ``out = sum(exp(logit) * input) / sum(exp(logit))``: Eq. 5 of Gao et al., "LIP: Local Importance-based Pooling", ICCV 2019.
@@ -24,6 +27,7 @@ def lip_pool2d(input: Tensor, logit: Tensor, kernel_size=3, stride=2, padding=1,
         padding: Pixels added on each side, 0 to half of the window, ``dilation * (kernel_size - 1) + 1``.
         dilation: Step from pixel to pixel inside a window, >= 1.
         ceil_mode: Whether to keep a last window that the padded input fills only in part.
+        backend: ``'auto'``, the compiled op where it is built for the device; ``'native'``, that or an error; ``'torch'``, plain PyTorch.
 
     Returns:
         ``(N, C, H_out, W_out)`` with ``H_out = (H + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1``; dtype of ``input``.
@@ -31,6 +35,7 @@ def lip_pool2d(input: Tensor, logit: Tensor, kernel_size=3, stride=2, padding=1,
     Raises:
         TypeError: If a dtype is not one of those above.
         ValueError: If shapes or devices differ, an argument is out of range, or a window would hold only padding.
+        RuntimeError: If ``backend='native'`` asks for what is not built.
 
     Example:
         >>> input = torch.tensor([[[[1., 2.], [3., 4.]]]])
@@ -42,6 +47,8 @@ def lip_pool2d(input: Tensor, logit: Tensor, kernel_size=3, stride=2, padding=1,
     window = Window.checked('lip_pool2d', input, kernel_size, stride, padding, dilation, ceil_mode)
     check_weight('lip_pool2d', 'logit', logit, input)
     check_shape('lip_pool2d', 'logit', logit, input)
+    if _extension.use_native('lip_pool2d', backend, input):
+        return torch.ops.mmpool_ext.lip_pool2d(input, logit, *window)
     return composite(input, logit, window)
 
 
@@ -51,3 +58,6 @@ def composite(input: Tensor, logit: Tensor, window: Window) -> Tensor:
     unweighted = (logits == float('-inf')).all(0)
     logits = torch.where(unweighted & window.valid(input), 0, logits)
     return (logits.softmax(0) * window.cells(wide(input))).sum(0).to(input.dtype)
+
+
+_extension.register('lip_pool2d', composite)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from . import _extension
 from .window import Window, check_weight, wide
 
 __all__ = ['polynomial_pool2d']
@@ -10,7 +11,7 @@ __all__ = ['polynomial_pool2d']
 EPS = 1e-6
 
 
-def polynomial_pool2d(input: Tensor, alpha: Tensor, kernel_size=2, stride=2, padding=0, ceil_mode: bool = False) -> Tensor:
+def polynomial_pool2d(input: Tensor, alpha: Tensor, kernel_size=2, stride=2, padding=0, ceil_mode: bool = False, *, backend: str = 'auto') -> Tensor:
     """Average each window with weights ``input ** alpha``.
 
     ``out = sum(input ** (alpha + 1)) / sum(input ** alpha)``: Eq. 1 of Wei et al., "Building Detail-Sensitive Semantic Segmentation
@@ -31,6 +32,7 @@ def polynomial_pool2d(input: Tensor, alpha: Tensor, kernel_size=2, stride=2, pad
         stride: Step from window to window, >= 1.
         padding: Pixels added on each side, 0 to half of ``kernel_size``.
         ceil_mode: Whether to keep a last window that the padded input fills only in part.
+        backend: ``'auto'``, the compiled op where it is built for the device; ``'native'``, that or an error; ``'torch'``, plain PyTorch.
 
     Returns:
         ``(N, C, H_out, W_out)`` with ``H_out = (H + 2 * padding - kernel_size) // stride + 1``; dtype of ``input``.
@@ -38,6 +40,7 @@ def polynomial_pool2d(input: Tensor, alpha: Tensor, kernel_size=2, stride=2, pad
     Raises:
         TypeError: If a dtype is not one of those above.
         ValueError: If ``alpha`` does not broadcast to the output, devices differ, or an argument is out of range.
+        RuntimeError: If ``backend='native'`` asks for what is not built.
 
     Example:
         >>> input = torch.tensor([[[[1., 2.], [3., 4.]]]])
@@ -49,7 +52,10 @@ def polynomial_pool2d(input: Tensor, alpha: Tensor, kernel_size=2, stride=2, pad
     shape = (*input.shape[:2], *window.output_size(*input.shape[2:]))
     if alpha.dim() > 4 or any(edge not in (1, size) for edge, size in zip(reversed(alpha.shape), reversed(shape), strict=False)):
         raise ValueError(f'polynomial_pool2d: alpha must broadcast to the output, but got alpha {tuple(alpha.shape)} and output {shape}')
-    return composite(input, alpha.expand(shape), window)
+    alpha = alpha.expand(shape)
+    if _extension.use_native('polynomial_pool2d', backend, input):
+        return torch.ops.mmpool_ext.polynomial_pool2d(input, alpha, *window)
+    return composite(input, alpha, window)
 
 
 def composite(input: Tensor, alpha: Tensor, window: Window) -> Tensor:
@@ -92,3 +98,6 @@ class _WeightedByPower(torch.autograd.Function):
         log = torch.where(ratio == 0, 1, ratio).log()
         grad_alpha = grad_output * largest * (weight * (ratio - mean) * log).sum(0)
         return grad_cells, grad_alpha, None
+
+
+_extension.register('polynomial_pool2d', composite)

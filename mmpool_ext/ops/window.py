@@ -1,6 +1,6 @@
 """Which input pixels make up a pooling window: the arithmetic and its checks, once for every op."""
 
-import dataclasses
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,7 @@ def _pair(op: str, what: str, value, least: int) -> tuple[int, int]:
     return pair
 
 
-@dataclasses.dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """The windows of one pooling: each attribute but the last is a ``(vertical, horizontal)`` pair, in input pixels."""
 
     kernel_size: tuple[int, int]
