@@ -21,13 +21,17 @@ inline Axis<int64_t> make_axis(
     const char* op, const at::Tensor& input, int axis, at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding,
     at::IntArrayRef dilation, bool ceil_mode) {
   const int64_t size = input.size(2 + axis), k = kernel_size[axis], s = stride[axis], p = padding[axis], d = dilation[axis];
-  TORCH_CHECK_VALUE(
-      size > 0 && k > 0 && s > 0 && d > 0 && p >= 0 && 2 * p <= k && !(p > 0 && size < d) && d * (k - 1) < size + 2 * p, op,
-      ": every window must fit and hold an input pixel, but got kernel_size ", kernel_size, ", stride ", stride, ", padding ", padding,
-      ", dilation ", dilation, " and input ", input.sizes());
   const int64_t span = size + 2 * p - d * (k - 1) - 1;
-  const bool partial = ceil_mode && span % s != 0 && (span / s + 1) * s < size + p;
-  return {size, span / s + 1 + (partial ? 1 : 0), k, s, p, d};
+  bool fits = size > 0 && k > 0 && s > 0 && d > 0 && p >= 0 && 2 * p <= d * (k - 1) + 1 && span >= 0;
+  const bool partial = fits && ceil_mode && span % s != 0 && (span / s + 1) * s < size + p;
+  const Axis<int64_t> result{size, fits ? span / s + 1 + (partial ? 1 : 0) : 0, k, s, p, d};
+  if (p > 0 && size < d) {  // only cells further apart than the image is large can step over it
+    for (int64_t window = 0; window < result.output; ++window) fits = fits && result.first_tap(window) < result.end_tap(window);
+  }
+  TORCH_CHECK_VALUE(
+      fits, op, ": every window must fit and hold an input pixel, but got kernel_size ", kernel_size, ", stride ", stride, ", padding ", padding,
+      ", dilation ", dilation, " and input ", input.sizes());
+  return result;
 }
 
 // Geometry of the pooling, after the checks that guard memory. The Python functions check first and say more.
