@@ -1,11 +1,14 @@
-"""Names that need mmdet, mmseg or mmpretrain: registered at once, imported when first built."""
+"""Names that need another package (mmdet, mmseg, mmpretrain, torchvision, timm): registered at once, imported when first built."""
 
 import importlib
 
-# Public name: (registry in mmengine.registry, module below mmpool_ext, the codebase that it needs)
+# Public name: (registry in mmengine.registry, module below mmpool_ext, the package that it needs)
 LAZY: dict[str, tuple[str, str, str]] = {
     'AsymmetricNonLocalContext': ('MODELS', 'decode_heads.asymmetric_nonlocal_context', 'mmseg'),
     'BoundaryIoUMetric': ('METRICS', 'evaluation.boundary_iou_metric', 'mmseg'),
+    'PPoolResNet': ('MODELS', 'backbones.ppool_resnet', 'torchvision'),
+    'PPoolVGG': ('MODELS', 'backbones.ppool_vgg', 'torchvision'),
+    'PPoolXception': ('MODELS', 'backbones.ppool_xception', 'timm'),
     'PyramidEncoderDecoder': ('MODELS', 'evaluation.pyramid_encoder_decoder', 'mmseg'),
     'PyramidLevelMetric': ('METRICS', 'evaluation.pyramid_level_metric', 'mmseg'),
     'PyramidRepresentationHead': ('MODELS', 'decode_heads.pyramid_representation_head', 'mmseg'),

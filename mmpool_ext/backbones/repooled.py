@@ -42,18 +42,32 @@ def Repooled(backbone: str, pool: dict, where: str = '.*', probe_size: int = 128
             indices, or the output size of ``pool`` differs from that of what it replaces.
     """
     network = build_backbone(backbone, **kwargs)
+    repool(network, pool, where, torch.zeros(1, kwargs.get('in_channels', kwargs.get('in_chans', 3)), probe_size, probe_size))
+    return network
+
+
+def repool(network: nn.Module, pool: dict, where: str, image: torch.Tensor) -> None:
+    """Put ``pool`` in the place of a network's poolings and strided convolutions: :func:`Repooled` for a network that is built already.
+
+    Args:
+        network: Edited in place.
+        pool: Config of the pooling layer.
+        where: Regular expression on the whole names of modules.
+        image: What the network is run on once.
+    """
     training = network.training
     network.eval()
-    called = _called(network, torch.zeros(1, kwargs.get('in_channels', kwargs.get('in_chans', 3)), probe_size, probe_size))
+    called = _called(network, image)
     chosen = {name: module for name, module in network.named_modules() if module in called and re.fullmatch(where, name)}
     if not chosen:
         candidates = [name for name, module in network.named_modules() if module in called]
-        raise ValueError(f'Repooled: where must match a pooling or strided convolution of {backbone}, but got {where!r}; there are {candidates}')
+        raise ValueError(
+            f'Repooled: where must match a pooling or strided convolution of {type(network).__name__}, but got {where!r}; there are {candidates}'
+        )
     for name, module in chosen.items():
         _replace(network, name, module, called[module], pool)
-    print_log(f'Repooled: {pool["type"]} at {", ".join(chosen)} of {backbone}', logger='current', level=logging.INFO)
-    network.train(training)  # freezes what is new in a frozen stage; returns None in some networks
-    return network
+    print_log(f'Repooled: {pool["type"]} at {", ".join(chosen)} of {type(network).__name__}', logger='current', level=logging.INFO)
+    network.train(training)  # freezes what is new in a frozen stage
 
 
 def _called(network, image):

@@ -72,9 +72,7 @@ def test_where_chooses_by_the_whole_name():
     assert net.conv1.stride == (2, 2)
     assert sum(isinstance(module, PolynomialPool2d) for module in net.modules()) == 1
     candidates = r"conv1', 'maxpool', 'layer2.0.conv1', 'layer2.0.downsample.0'"
-    with pytest.raises(
-        ValueError, match=rf"Repooled: where must match a pooling or strided convolution of mmdet.ResNet, but got 'max'.*{candidates}"
-    ):
+    with pytest.raises(ValueError, match=rf"Repooled: where must match a pooling or strided convolution of ResNet, but got 'max'.*{candidates}"):
         repooled('mmdet.ResNet', depth=18, where='max')
 
 

@@ -1,0 +1,81 @@
+"""Chollet's Xception with another pooling and less stride: the P-pooling paper's Deeplabv3 of Tables 2, 3 and 5."""
+
+import timm
+import torch
+from torch import nn
+
+from .repooled import repool
+from .staged import StagedBackbone
+
+STAGES = [
+    ['conv1', 'bn1', 'act1', 'conv2', 'bn2', 'act2'],
+    ['block1'],
+    ['block2'],
+    [f'block{index}' for index in range(3, 12)],
+    ['block12', 'conv3', 'bn3', 'act3', 'conv4', 'bn4', 'act4'],
+]
+
+
+class PPoolXception(StagedBackbone):
+    """Xception ("Xception-38") whose poolings and strided convolutions are given by a config, with dilations in place of late strides.
+
+    The network: Chollet, "Xception", CVPR 2017, as timm's ``legacy_xception``, whose checkpoints load under their own names. The surgery: Wei et
+    al., "Building Detail-Sensitive Semantic Segmentation Networks with Polynomial Pooling", CVPR 2019, Sec. 4.2, and its authors' code: the
+    blocks' max poolings (3x3, at the end of the residual branch) and the strides of conv1 and of the shortcuts become ``pool``, see
+    :func:`Repooled`; a pooling whose stride is removed stays with stride 1. The two convolutions of the stem are padded here, which they are
+    not originally, so that every map is the image's size over its stride.
+
+    Args:
+        pool: Config of the pooling layers; None keeps Chollet's max poolings and strided convolutions.
+        output_stride: 32, 16 (block 12 has no stride) or 8 (nor has block 3, and blocks 4 to 11 are dilated by 2).
+        multi_grid: Dilations of block 12, conv3 and conv4, as multiples of what the removed strides call for.
+        pool_skips: Whether the strided 1x1 convolutions of the shortcuts are replaced too, as in the authors' later runs.
+        out_indices: Outputs among 0 to 4: conv2, block 1, block 2, block 11 and conv4, of 64, 128, 256, 728 and 2048 channels.
+        frozen_stages: See :class:`StagedBackbone`, as for ``norm_eval``, ``pretrained`` and ``init_cfg``.
+        norm_eval: Whether batch normalisations keep their statistics.
+        pretrained: Checkpoint.
+        init_cfg: Initialisation config.
+
+    Raises:
+        ValueError: If ``output_stride`` is none of those.
+    """
+
+    def __init__(
+        self,
+        pool: dict | None,
+        output_stride: int = 16,
+        multi_grid: tuple[int, int, int] = (1, 2, 4),
+        pool_skips: bool = True,
+        out_indices: tuple[int, ...] = (4,),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        pretrained: str | None = None,
+        init_cfg: dict | list | None = None,
+    ):
+        super().__init__(out_indices, frozen_stages, norm_eval, pretrained, init_cfg)
+        removed = {32: [], 16: ['block12'], 8: ['block3', 'block12']}
+        if output_stride not in removed:
+            raise ValueError(f'PPoolXception: output_stride must be one of {list(removed)}, but got {output_stride}')
+        for name, child in timm.create_model('legacy_xception', num_classes=0).named_children():
+            if name not in ('global_pool', 'fc'):
+                self.add_module(name, child)
+        self.conv1.padding = self.conv2.padding = (1, 1)
+        for name in removed[output_stride]:
+            block = self.get_submodule(name)
+            block.rep[-1].stride, block.skip.stride = 1, (1, 1)
+        if output_stride == 8:
+            for index in range(4, 12):
+                _dilate(self.get_submodule(f'block{index}'), 2)
+        if output_stride < 32:
+            for name, grid in zip(('block12', 'conv3', 'conv4'), multi_grid, strict=True):
+                _dilate(self.get_submodule(name), 32 // output_stride * grid)
+        self.set_stages(STAGES)
+        if pool is not None:
+            repool(self, pool, '.*' if pool_skips else r'(?!.*\.skip$).*', torch.zeros(1, 3, 64, 64))
+
+
+def _dilate(module, dilation):
+    """Spread the 3x3 convolutions below ``module``."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
+            conv.dilation = conv.padding = (dilation, dilation)
