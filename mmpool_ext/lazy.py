@@ -6,6 +6,7 @@ import importlib
 LAZY: dict[str, tuple[str, str, str]] = {
     'AsymmetricNonLocalContext': ('MODELS', 'decode_heads.asymmetric_nonlocal_context', 'mmseg'),
     'BoundaryIoUMetric': ('METRICS', 'evaluation.boundary_iou_metric', 'mmseg'),
+    'FCN8sHead': ('MODELS', 'decode_heads.fcn8s_head', 'mmseg'),
     'PPoolResNet': ('MODELS', 'backbones.ppool_resnet', 'torchvision'),
     'PPoolVGG': ('MODELS', 'backbones.ppool_vgg', 'torchvision'),
     'PPoolXception': ('MODELS', 'backbones.ppool_xception', 'timm'),

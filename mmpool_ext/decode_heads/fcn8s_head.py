@@ -1,0 +1,62 @@
+"""FCN-8s: score maps of three strides, added up from coarse to fine."""
+
+import torch
+import torch.nn.functional as F
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from torch import Tensor, nn
+
+
+class FCN8sHead(BaseDecodeHead):
+    """Score three feature maps and fuse the scores by learnt x2 upsampling; mmseg's resizing makes the last x8.
+
+    Long, Shelhamer & Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015, Sec. 4.2, whose initial state is kept: the
+    two x2 upsamplings start as bilinear interpolation, the scores of the finer maps at zero, so that training starts from FCN-32s. In the
+    P-pooling paper (CVPR 2019, Table 4) the head of InceptionV2-BN.
+
+    Args:
+        in_channels: Channels of the maps with stride 8, 16 and 32.
+        in_index: Their places among the backbone's outputs.
+        **kwargs: Arguments of mmseg's ``BaseDecodeHead`` but ``channels`` and ``input_transform``, which follow from these.
+
+    Raises:
+        ValueError: If there are not three maps; when called, if one has more than twice the size of the next.
+    """
+
+    def __init__(self, in_channels: tuple[int, int, int], in_index: tuple[int, int, int] = (0, 1, 2), **kwargs):
+        if len(in_channels) != 3 or len(in_index) != 3:
+            raise ValueError(f'FCN8sHead: in_channels and in_index must have three entries, but got {in_channels} and {in_index}')
+        super().__init__(in_channels=in_channels, in_index=in_index, channels=in_channels[2], input_transform='multiple_select', **kwargs)
+        self.score8, self.score16 = (nn.Conv2d(channels, self.out_channels, 1) for channels in in_channels[:2])
+        self.upsample16, self.upsample32 = (nn.ConvTranspose2d(self.out_channels, self.out_channels, 4, 2, 1, bias=False) for _ in range(2))
+        self._reset()
+
+    def init_weights(self):
+        """Initialise as FCN-32s."""
+        super().init_weights()
+        self._reset()
+
+    def _reset(self):
+        triangle = torch.tensor([0.25, 0.75, 0.75, 0.25])
+        for upsample in (self.upsample16, self.upsample32):
+            with torch.no_grad():
+                upsample.weight.copy_(torch.eye(self.out_channels)[:, :, None, None] * triangle[:, None] * triangle)
+        for score in (self.score8, self.score16):
+            nn.init.zeros_(score.weight)
+            nn.init.zeros_(score.bias)
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Score the maps: ``(N, num_classes, H, W)`` of the size of the finest."""
+        fine, middle, coarse = self._transform_inputs(inputs)
+        scores = _add(self.score16(middle), self.upsample32(self.cls_seg(coarse)))
+        return _add(self.score8(fine), self.upsample16(scores))
+
+
+def _add(fine, coarse):
+    """Add scores; a coarse map of an odd size covers up to a pixel more than the fine one."""
+    surplus = [big - small for big, small in zip(coarse.shape[2:], fine.shape[2:], strict=True)]
+    if not all(0 <= pixels <= 1 for pixels in surplus):
+        raise ValueError(
+            f'FCN8sHead: inputs must halve in size from one to the next, but got {tuple(fine.shape[2:])} where twice the next is '
+            f'{tuple(coarse.shape[2:])}'
+        )
+    return fine + F.pad(coarse, (0, -surplus[1], 0, -surplus[0]))

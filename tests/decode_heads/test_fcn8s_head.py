@@ -1,0 +1,72 @@
+"""FCN8sHead: its start as FCN-32s, its fusion, mmseg's interface."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmengine.structures import PixelData
+from torch.nn import functional as F
+
+import mmpool_ext  # noqa: F401 registers the head
+
+mmseg = pytest.importorskip('mmseg')
+
+CHANNELS = (4, 6, 8)
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    return MODELS.build(dict(type='FCN8sHead', in_channels=CHANNELS, num_classes=3, dropout_ratio=0, _scope_='mmseg', **kwargs))
+
+
+def features(height=16, width=24):
+    return tuple(torch.randn(2, c, -(-height // step), -(-width // step)) for c, step in zip(CHANNELS, (1, 2, 4), strict=True))
+
+
+@pytest.mark.parametrize('initialise', [False, True])
+def test_starts_as_bilinear_upsampling_of_the_coarsest_score(initialise):
+    head = build()
+    if initialise:
+        for parameter in head.parameters():
+            torch.nn.init.ones_(parameter)
+        head.init_weights()
+    inputs = features()
+    expected = F.interpolate(F.interpolate(head.conv_seg(inputs[2]), scale_factor=2, mode='bilinear'), scale_factor=2, mode='bilinear')
+    output = head(inputs)
+    assert output.shape == (2, 3, 16, 24)
+    torch.testing.assert_close(output[..., 4:-4, 4:-4], expected[..., 4:-4, 4:-4])
+
+
+def test_adds_the_scores_of_the_finer_maps():
+    head = build()
+    torch.nn.init.normal_(head.score8.weight)
+    torch.nn.init.normal_(head.score16.weight)
+    fine, middle, coarse = features()
+    up = lambda x: F.interpolate(x, scale_factor=2, mode='bilinear')  # noqa: E731
+    expected = up(up(head.conv_seg(coarse)) + head.score16(middle)) + head.score8(fine)
+    torch.testing.assert_close(head((fine, middle, coarse))[..., 4:-4, 4:-4], expected[..., 4:-4, 4:-4])
+
+
+def test_every_parameter_gets_a_gradient_through_the_loss():
+    head = build()
+    samples = []
+    for label in torch.randint(0, 3, (2, 1, 128, 192)):
+        samples.append(mmseg.structures.SegDataSample(gt_sem_seg=PixelData(data=label)))
+    losses = head.loss(features(), samples, dict())
+    losses['loss_ce'].backward()
+    assert losses['loss_ce'].isfinite()
+    assert not [name for name, parameter in head.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+
+
+def test_odd_sizes_and_prediction():
+    head = build().eval()
+    assert head(features(15, 21)).shape[2:] == (15, 21)
+    assert head.predict(features(15, 21), [dict(img_shape=(117, 163))], dict()).shape == (2, 3, 117, 163)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match=r'FCN8sHead: in_channels and in_index must have three entries, but got \(1, 2\) and \(0, 1, 2\)'):
+        MODELS.build(dict(type='FCN8sHead', in_channels=(1, 2), num_classes=3, _scope_='mmseg'))
+    fine, middle, coarse = features()
+    message = r'FCN8sHead: inputs must halve in size from one to the next, but got \(8, 12\) where twice the next is \(16, 24\)'
+    with pytest.raises(ValueError, match=message):
+        build()((fine, middle, F.interpolate(coarse, size=(8, 12))))
