@@ -95,7 +95,7 @@ class PyramidRepresentationHead(BaseDecodeHead):
     def __init__(
         self,
         strides: tuple[int, ...] = (32, 16, 8, 4),
-        context: dict | None = dict(type='CoarseToFineContext'),  # noqa: B006
+        context: dict | None = dict(type='CoarseToFineContext'),
         supervision: str = 'tp',
         unity_channels: int = 128,
         unity_threshold: float = 0.5,

@@ -88,8 +88,8 @@ class CoarseToFineContext(BaseModule):
         num_levels: int = 4,
         key_channels: int = 256,
         pool_scales: tuple[int, ...] = (1, 3, 6, 8),
-        norm_cfg: dict | None = dict(type='BN'),  # noqa: B006
-        act_cfg: dict = dict(type='ReLU'),  # noqa: B006
+        norm_cfg: dict | None = dict(type='BN'),
+        act_cfg: dict = dict(type='ReLU'),
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
