@@ -1,13 +1,13 @@
 """mIoU near semantic boundaries, where a finer level should show."""
 
-import cv2
 import numpy as np
 import torch
 from mmengine.logging import MMLogger, print_log
 from mmseg.evaluation.metrics import IoUMetric
+from scipy.ndimage import distance_transform_edt
 
 
-def near_boundary(label, distance, ignore_index=255):
+def near_boundary(label, distance, ignore_index=255, fill_void=False):
     """Mark the pixels within ``distance`` pixels (Euclidean) of a semantic boundary.
 
     A pixel is on a boundary if one of its four neighbours has another label; void pixels neither are nor make a boundary.
@@ -16,10 +16,14 @@ def near_boundary(label, distance, ignore_index=255):
         label: Labels ``(H, W)``, a numpy array.
         distance: Pixels, >= 0; 0 marks the boundary alone.
         ignore_index: The label of void pixels.
+        fill_void: Let void pixels take the nearest label first, for data sets that part objects by a ring of void, such as VOC.
 
     Returns:
         Boolean array ``(H, W)``.
     """
+    void = label == ignore_index
+    if fill_void and not void.all():
+        label = label[tuple(distance_transform_edt(void, return_distances=False, return_indices=True))]
     boundary = np.zeros(label.shape, bool)
     for one, other in (((slice(1, None), slice(None)), (slice(-1), slice(None))), ((slice(None), slice(1, None)), (slice(None), slice(-1)))):
         differ = (label[one] != label[other]) & (label[one] != ignore_index) & (label[other] != ignore_index)
@@ -27,7 +31,7 @@ def near_boundary(label, distance, ignore_index=255):
         boundary[other] |= differ
     if not boundary.any():
         return boundary
-    return cv2.distanceTransform((~boundary).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= distance
+    return distance_transform_edt(~boundary) <= distance
 
 
 class BoundaryIoUMetric(IoUMetric):
@@ -37,14 +41,15 @@ class BoundaryIoUMetric(IoUMetric):
 
     Args:
         distance: Pixels from the boundary that count, >= 0.
+        fill_void: Look for boundaries across void pixels too.
         kwargs: Those of mmseg's ``IoUMetric``.
     """
 
-    def __init__(self, distance: float = 8, **kwargs):
+    def __init__(self, distance: float = 8, fill_void: bool = False, **kwargs):
         super().__init__(**kwargs)
         if distance < 0:
             raise ValueError(f'BoundaryIoUMetric: distance must be >= 0, but got {distance}')
-        self.distance = distance
+        self.distance, self.fill_void = distance, fill_void
 
     def process(self, data_batch, data_samples):
         """Count one batch."""
@@ -54,8 +59,8 @@ class BoundaryIoUMetric(IoUMetric):
             sample = data_samples[index - before]
             predicted = sample['pred_sem_seg']['data'].squeeze()
             label = sample['gt_sem_seg']['data'].squeeze()
-            near = torch.from_numpy(near_boundary(label.cpu().numpy(), self.distance, self.ignore_index)).to(label.device)
-            label = label.masked_fill(~near, self.ignore_index).to(predicted)
+            near = near_boundary(label.cpu().numpy(), self.distance, self.ignore_index, self.fill_void)
+            label = label.masked_fill(~torch.from_numpy(near).to(label.device), self.ignore_index).to(predicted)
             self.results[index] = everywhere, self.intersect_and_union(predicted, label, len(self.dataset_meta['classes']), self.ignore_index)
 
     def compute_metrics(self, results):

@@ -42,6 +42,15 @@ def test_void_makes_no_boundary():
     assert not near_boundary(np.full((8, 8), 1), 8).any()
 
 
+def test_boundary_across_a_ring_of_void():
+    label = np.zeros((4, 9), int)
+    label[:, 5:] = 1
+    label[:, 4] = VOID
+    assert not near_boundary(label, 1).any()
+    assert set(np.flatnonzero(near_boundary(label, 1, fill_void=True)[0])) in ({2, 3, 4, 5}, {3, 4, 5, 6})
+    assert not near_boundary(np.full((4, 4), VOID), 1, fill_void=True).any()
+
+
 def score(metric, *pairs):
     metric.dataset_meta = dict(classes=('a', 'b', 'c'))
     for predicted, label in pairs:
