@@ -239,3 +239,26 @@ def lp_pool2d(input, norm, mean, *window):
         return (total / len(x) if mean else total) ** (1 / norm[channel])
 
     return _pool_by(rule, input, *window)
+def label_window_vectors(labels, num_classes, ratio, void=255):
+    """One-hot vectors of all ratio x ratio windows, order class, row, column; void and padding are zero vectors."""
+    vectors = []
+    for label in labels:
+        height, width = label.shape
+        for top in range(0, height, ratio):
+            for left in range(0, width, ratio):
+                vector = np.zeros((num_classes, ratio, ratio))
+                for y in range(min(ratio, height - top)):
+                    for x in range(min(ratio, width - left)):
+                        value = int(label[top + y, left + x])
+                        if value != void:
+                            vector[value, y, x] = 1.0
+                vectors.append(vector.ravel())
+    return np.stack(vectors)
+
+
+def dense_pca(vectors, channels):
+    """Mean, the leading eigenvalues of the covariance (over n) and their eigenvectors as columns."""
+    mean = vectors.mean(axis=0)
+    centred = vectors - mean
+    values, columns = np.linalg.eigh(centred.T @ centred / len(vectors))
+    return mean, values[::-1][:channels], columns[:, ::-1][:, :channels]

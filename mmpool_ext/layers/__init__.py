@@ -4,6 +4,8 @@ from .average_pool import AveragePool2d
 from .coarse_to_fine_context import CoarseToFineContext
 from .conv_pool import ConvPool2d
 from .detail_preserving_pool import DetailPreservingPool2d
+from .dupsampling import DUpsampling
+from .dupsampling_fit import fit_dupsampling
 from .gated_pool import GatedPool2d
 from .lip_pool import BottleneckLogit, BottleneckTrunk, LIPPool2d, ProjectionLogit, SimplifiedLogit
 from .lp_pool import LpPool2d
@@ -17,6 +19,7 @@ __all__ = [
     'BottleneckTrunk',
     'CoarseToFineContext',
     'ConvPool2d',
+    'DUpsampling',
     'DetailPreservingPool2d',
     'GatedPool2d',
     'LIPPool2d',
@@ -26,4 +29,5 @@ __all__ = [
     'ProjectionLogit',
     'SimplifiedLogit',
     'SoftPool2d',
+    'fit_dupsampling',
 ]

@@ -1,0 +1,208 @@
+"""Upsampling whose filters are fitted to the labels: "Decoders Matter for Semantic Segmentation", Tian et al., CVPR 2019."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+FIT_COMMAND = 'python tools/fit_dupsampling.py CONFIG --ratio {ratio} --channels {channels} --out W.pth'
+
+
+@MODELS.register_module()
+class DUpsampling(BaseModule):
+    """Turn every feature vector into an r x r window of class logits by one linear map.
+
+    ``logit = rearrange(W x + mean) / T``: Eq. 5 and 6 of Tian et al., "Decoders Matter for Semantic Segmentation", CVPR 2019. W and the
+    mean come from :func:`fit_dupsampling` and stay as they are; the temperature T is learnt, as ``exp(log_temperature)`` so that it stays
+    positive. Rows of W run class, row, column (the order of ``pixel_shuffle``) where the paper's run row, column, class: the same map. The
+    input is divided by T instead of the output, which saves a full-size tensor in the backward pass. Keep T out of weight decay:
+    ``paramwise_cfg=dict(custom_keys={'temperature': dict(decay_mult=0.)})``.
+
+    Args:
+        in_channels: Channels of the features, the columns of W (the paper's C~).
+        out_channels: Number of classes C.
+        scale_factor: Window edge r, the stride of the features.
+        weight: File of ``tools/fit_dupsampling.py``, read by ``init_weights``. A checkpoint of the whole model needs no such file.
+        init: ``'fitted'``: the first forward without a fitted or loaded W is an error. ``'random'``: ``init_weights`` draws a random W with
+            unit columns.
+        trainable: Whether W and the mean are parameters instead of buffers. The paper computes them beforehand.
+        temperature: T at the start.
+        learn_temperature: Whether T is learnt. Without: the vanilla softmax of Section 4.1.4, for T = 1.
+        hidden_channels: Width of the hidden layer of the non-linear variant (``--method autoencoder``: 4 C~). None for the linear one.
+        init_cfg: As in mmengine.
+
+    Raises:
+        ValueError: If an argument is out of range, or if the file's W is of another size or kind or is not finite.
+        RuntimeError: At the first forward, if W is not fitted or not finite.
+
+    Example:
+        >>> layer = DUpsampling(in_channels=8, out_channels=3, scale_factor=4, init='random')
+        >>> layer.init_weights()
+        >>> layer(torch.randn(1, 8, 5, 6), size=(17, 24)).shape
+        torch.Size([1, 3, 17, 24])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        scale_factor: int = 16,
+        weight: str | None = None,
+        init: str = 'fitted',
+        trainable: bool = False,
+        temperature: float = 1.0,
+        learn_temperature: bool = True,
+        hidden_channels: int | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        rows = out_channels * scale_factor**2
+        for name, value, rule, good in (
+            ('in_channels', in_channels, f'be 1 to out_channels * scale_factor ** 2 = {rows}', 1 <= in_channels <= rows),
+            ('init', init, "be 'fitted' or 'random'", init in ('fitted', 'random')),
+            ('weight', weight, "be None with init='random'", init == 'fitted' or weight is None),
+            ('temperature', temperature, 'be positive', temperature > 0),
+        ):
+            if not good:
+                raise ValueError(f'DUpsampling: {name} must {rule}, but got {value!r}')
+        self.in_channels, self.out_channels, self.scale_factor = in_channels, out_channels, scale_factor
+        self.hidden_channels, self.trainable, self.weight_file, self.init = hidden_channels, trainable, weight, init
+
+        inner = hidden_channels or in_channels
+        shapes = {'weight': (rows, inner), 'bias': (rows,), 'projection': (inner, rows), 'projection_bias': (inner,)}
+        if hidden_channels:
+            shapes |= {'hidden_weight': (inner, in_channels), 'hidden_bias': (inner,)}
+            shapes |= {'projection_hidden_weight': (in_channels, inner), 'projection_hidden_bias': (in_channels,)}
+        self._shapes = shapes
+        for name, shape in shapes.items():
+            if trainable and not name.startswith('projection'):
+                self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+            else:
+                self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer('fitted', torch.zeros((), dtype=torch.bool))
+        self._checked = False
+        log_temperature = torch.tensor(math.log(temperature))
+        if learn_temperature:
+            self.log_temperature = nn.Parameter(log_temperature)
+        else:
+            self.register_buffer('log_temperature', log_temperature)
+
+    @property
+    def temperature(self) -> Tensor:
+        """The temperature T, a scalar."""
+        return self.log_temperature.exp()
+
+    def init_weights(self):
+        """Read the fitted file, or draw W for ``init='random'``."""
+        super().init_weights()
+        if self.weight_file is not None:
+            self.load_fit(torch.load(self.weight_file, map_location='cpu', weights_only=True))
+        elif self.init == 'random':
+            with torch.no_grad():
+                for name, shape in self._shapes.items():
+                    getattr(self, name).copy_(torch.randn(shape) / max(shape) ** 0.5 if len(shape) == 2 else torch.zeros(shape))
+                self.fitted.fill_(True)
+
+    def load_fit(self, fit: dict):
+        """Take over what :func:`fit_dupsampling` returned.
+
+        Args:
+            fit: Its dictionary.
+
+        Raises:
+            ValueError: If it was fitted for another ratio, class count, channel count or kind, or holds NaN or infinity.
+        """
+        for name, wanted in (('scale_factor', self.scale_factor), ('num_classes', self.out_channels), ('channels', self.in_channels)):
+            if fit[name] != wanted:
+                raise ValueError(f'DUpsampling: {name} of W must be {wanted}, but got {fit[name]}; fit it anew: {self._command()}')
+        for name, shape in self._shapes.items():
+            if name not in fit or fit[name].shape != shape:
+                found = tuple(fit[name].shape) if name in fit else 'none'
+                raise ValueError(
+                    f'DUpsampling: {name} of W must have the shape {shape} for hidden_channels={self.hidden_channels}, but got {found}'
+                    f' fitted by method {fit["method"]!r}'
+                )
+            if not fit[name].isfinite().all():
+                raise ValueError(f'DUpsampling: {name} of W must be finite, but got {int((~fit[name].isfinite()).sum())} values that are not')
+        with torch.no_grad():
+            for name in self._shapes:
+                getattr(self, name).copy_(fit[name])
+            self.fitted.fill_(True)
+
+    def _command(self):
+        return FIT_COMMAND.format(ratio=self.scale_factor, channels=self.in_channels)
+
+    def _check(self):
+        """Once, at the first forward: a look at the flag on every call would wait for the device."""
+        if not self.fitted:
+            raise RuntimeError(
+                f"DUpsampling: W must be fitted before the first forward, but got none; run '{self._command()}' and set weight='W.pth' (read by"
+                " init_weights), or load a checkpoint, or ask for init='random'"
+            )
+        if not all(getattr(self, name).isfinite().all() for name in self._shapes):
+            raise RuntimeError('DUpsampling: W must be finite, but got NaN or infinity')
+        self._checked = True
+
+    def forward(self, input: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Upsample.
+
+        Args:
+            input: Features ``(N, in_channels, H, W)``.
+            size: Output size; the windows are cropped at the right and bottom, never stretched. None for all of them.
+
+        Returns:
+            Logits over T, ``(N, out_channels, r H, r W)`` or ``(N, out_channels, *size)``.
+
+        Raises:
+            ValueError: If ``size`` is larger than the windows cover.
+        """
+        if not self._checked:
+            self._check()
+        inverse = (-self.log_temperature).exp()
+        if self.hidden_channels:
+            input = F.conv2d(input, self.hidden_weight[..., None, None], self.hidden_bias).relu()
+        output = F.conv2d(input * inverse, self.weight[..., None, None], self.bias * inverse)
+        output = F.pixel_shuffle(output, self.scale_factor)
+        return output if size is None else crop(output, size)
+
+    def compress(self, label: Tensor, ignore_index: int = 255) -> tuple[Tensor, Tensor]:
+        """Compress labels to what :meth:`forward` would restore: the targets of Eq. 4.
+
+        Args:
+            label: Class indices ``(N, H, W)``; padded at the right and bottom to whole windows.
+            ignore_index: Label of void pixels, which become all-zero one-hot vectors.
+
+        Returns:
+            Targets ``(N, in_channels, ceil(H / r), ceil(W / r))`` and the mask ``(N, 1, ...)`` of windows that hold a labelled pixel.
+        """
+        if not self._checked:
+            self._check()
+        r = self.scale_factor
+        label = F.pad(label, (0, -label.shape[-1] % r, 0, -label.shape[-2] % r), value=ignore_index)
+        valid = label != ignore_index
+        onehot = (label.unsqueeze(1) == torch.arange(self.out_channels, device=label.device).view(-1, 1, 1)).to(self.projection)
+        value = F.conv2d(F.pixel_unshuffle(onehot, r), self.projection[..., None, None], self.projection_bias)
+        if self.hidden_channels:
+            value = F.conv2d(value.relu(), self.projection_hidden_weight[..., None, None], self.projection_hidden_bias)
+        return value, F.max_pool2d(valid.unsqueeze(1).to(value), r) > 0
+
+    def extra_repr(self) -> str:
+        """Describe the layer in ``print(model)``."""
+        return (
+            f'{self.in_channels}, {self.out_channels}, scale_factor={self.scale_factor}, trainable={self.trainable}, '
+            f'hidden_channels={self.hidden_channels}'
+        )
+
+
+def crop(output: Tensor, size: tuple[int, int]) -> Tensor:
+    """Keep the top left ``size`` of a map of whole windows."""
+    height, width = size
+    if output.shape[-2] < height or output.shape[-1] < width:
+        raise ValueError(
+            f'DUpsampling: the windows must cover the size asked for, but got {tuple(output.shape[-2:])} for {(height, width)};'
+            ' scale_factor must be the stride of the features'
+        )
+    return output[..., :height, :width]
