@@ -5,8 +5,11 @@ import importlib
 # Public name: (registry in mmengine.registry, module below mmpool_ext, the package that it needs)
 LAZY: dict[str, tuple[str, str, str]] = {
     'AsymmetricNonLocalContext': ('MODELS', 'decode_heads.asymmetric_nonlocal_context', 'mmseg'),
+    'BilinearFusionHead': ('MODELS', 'decode_heads.dupsampling_head', 'mmseg'),
     'BoundaryIoUMetric': ('METRICS', 'evaluation.boundary_iou_metric', 'mmseg'),
+    'DUpsamplingHead': ('MODELS', 'decode_heads.dupsampling_head', 'mmseg'),
     'FCN8sHead': ('MODELS', 'decode_heads.fcn8s_head', 'mmseg'),
+    'LabelAsInput': ('MODELS', 'datasets.label_as_input', 'mmseg'),
     'PPoolResNet': ('MODELS', 'backbones.ppool_resnet', 'torchvision'),
     'PPoolVGG': ('MODELS', 'backbones.ppool_vgg', 'torchvision'),
     'PPoolXception': ('MODELS', 'backbones.ppool_xception', 'timm'),

@@ -239,6 +239,8 @@ def lp_pool2d(input, norm, mean, *window):
         return (total / len(x) if mean else total) ** (1 / norm[channel])
 
     return _pool_by(rule, input, *window)
+
+
 def label_window_vectors(labels, num_classes, ratio, void=255):
     """One-hot vectors of all ratio x ratio windows, order class, row, column; void and padding are zero vectors."""
     vectors = []

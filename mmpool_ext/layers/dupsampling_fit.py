@@ -42,7 +42,8 @@ class LabelWindows:
         self.area = scale_factor**2
         self.single = torch.zeros(num_classes + 1, dtype=torch.int64)
         self.mixed = 0
-        self.moment = torch.zeros(num_classes * self.area, num_classes * self.area, dtype=torch.float64) if covariance else None
+        # One contiguous block per pair of classes, the upper ones only: adding into strided blocks of one matrix takes ten times as long.
+        self.moment = torch.zeros(num_classes, num_classes, self.area, self.area, dtype=torch.float64) if covariance else None
         self._sample = np.empty((max_windows, self.area), dtype=np.uint8)  # pages are taken as they are written
         self._random = np.random.default_rng(seed)
         self._pending, self._pending_bytes = [], 0
@@ -78,10 +79,9 @@ class LabelWindows:
         if self.moment is not None:
             for classes, onehot in one_hot_groups(torch.from_numpy(windows), self.num_classes):
                 product = (onehot.T @ onehot).view(len(classes), self.area, len(classes), self.area)
-                moment = self.moment.view(self.num_classes, self.area, self.num_classes, self.area)
                 for i, row in enumerate(classes):
-                    for j, column in enumerate(classes):
-                        moment[row, :, column] += product[i, :, j]
+                    for j, column in enumerate(classes[i:], start=i):
+                        self.moment[row, column] += product[i, :, j]
 
     def _split(self, label):
         r, name = self.scale_factor, 'fit_dupsampling'
@@ -164,9 +164,12 @@ def _single_windows(windows: LabelWindows):
 
 def _exact_pca(windows: LabelWindows, channels, progress):
     classes, area, total = windows.num_classes, windows.area, windows.total
-    moment = windows.moment
-    for index, count in enumerate(windows.single[:classes].tolist()):
-        moment[index * area : (index + 1) * area, index * area : (index + 1) * area] += count
+    blocks = windows.moment
+    for row, count in enumerate(windows.single[:classes].tolist()):
+        blocks[row, row] += count
+        for column in range(row):
+            blocks[row, column] = blocks[column, row].T
+    moment = blocks.transpose(1, 2).reshape(classes * area, classes * area)
     mean = moment.diagonal() / total  # a one-hot value is its own square
     moment.div_(total).addr_(mean, mean, alpha=-1)
     progress('eigenvectors')
@@ -316,7 +319,7 @@ def fit_dupsampling(
 
     Splits every map into ``scale_factor`` x ``scale_factor`` windows ``v`` (one-hot, ``N = C r^2`` values) and minimises
     ``sum |v - mean - W P (v - mean)|^2``: Eq. 3 of Tian et al., "Decoders Matter for Semantic Segmentation", CVPR 2019. PCA gives
-    ``P = W^T`` with orthonormal columns. Memory is bounded by ``max_windows * r^2`` bytes and, for the exact method, three float64 matrices
+    ``P = W^T`` with orthonormal columns. Memory is bounded by ``max_windows * r^2`` bytes and, for the exact method, four float64 matrices
     ``N x N``.
 
     Args:

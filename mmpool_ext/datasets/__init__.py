@@ -1,0 +1,1 @@
+"""What stands between the data and the network, for mmseg."""

@@ -1,0 +1,187 @@
+"""Two decoders over the same encoder: DUpsampling's, and the vanilla one of DeepLabv3+ that it is compared with."""
+
+import torch
+from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
+from mmengine.registry import MODELS
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.decode_heads.sep_aspp_head import DepthwiseSeparableASPPModule
+from mmseg.models.losses import accuracy
+from mmseg.models.utils import resize
+from torch import Tensor, nn
+
+from ..layers.dupsampling import crop
+
+
+class _ASPP(nn.Module):
+    """Separable atrous pyramid, image pooling, 1x1 projection and dropout (DeepLabv3+)."""
+
+    def __init__(self, in_channels, channels, dilations, dropout_ratio, align_corners, **cfg):
+        super().__init__()
+        self.align_corners = align_corners
+        self.image_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvModule(in_channels, channels, 1, **cfg))
+        self.branches = DepthwiseSeparableASPPModule(dilations=dilations, in_channels=in_channels, channels=channels, **cfg)
+        self.projection = ConvModule((len(dilations) + 1) * channels, channels, 1, **cfg)
+        self.dropout = nn.Dropout2d(dropout_ratio)
+
+    def forward(self, input):
+        pooled = resize(self.image_pool(input), input.shape[2:], mode='bilinear', align_corners=self.align_corners)
+        return self.dropout(self.projection(torch.cat([pooled, *self.branches(input)], dim=1)))
+
+
+class BilinearFusionHead(BaseDecodeHead):
+    """The vanilla decoder (Fig. 1): features meet at the finest low-level one's size (Eq. 7); logits are resized bilinearly.
+
+    Differs from mmseg's ``DepthwiseSeparableASPPHead`` in taking any list of low-level features, or none, and in DeepLab's 1x1 projection
+    after the ASPP.
+
+    Args:
+        in_channels: Channels of the feature map, or of the low-level features in the order of fusion and then of the feature map.
+        channels: Channels of the ASPP and of the fusion.
+        num_classes: Number of classes.
+        dilations: Rates of the ASPP. None: the feature map is taken as given.
+        low_level_channels: Channels that each low-level feature is reduced to by a 1x1 convolution.
+        in_index: Index of the feature map, or of all that ``in_channels`` lists.
+        norm_cfg: Normalisation.
+        init_cfg: The paper's: a normal distribution of variance 0.01. (DeepLab's code has the standard deviation 0.01.)
+        **kwargs: As in mmseg's ``BaseDecodeHead``.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        channels=256,
+        *,
+        num_classes,
+        dilations=(1, 6, 12, 18),
+        low_level_channels=48,
+        in_index=-1,
+        norm_cfg=dict(type='BN'),
+        init_cfg=dict(type='Normal', std=0.1, layer='Conv2d'),
+        **kwargs,
+    ):
+        super().__init__(
+            in_channels,
+            channels,
+            num_classes=num_classes,
+            in_index=in_index,
+            input_transform='multiple_select' if isinstance(in_index, (list, tuple)) else None,
+            norm_cfg=norm_cfg,
+            init_cfg=init_cfg,
+            **kwargs,
+        )
+        *low_level, last = in_channels if isinstance(in_channels, (list, tuple)) else [in_channels]
+        cfg = dict(norm_cfg=norm_cfg, act_cfg=self.act_cfg)
+        self.aspp = None
+        if dilations is not None:
+            self.aspp = _ASPP(last, channels, dilations, self.dropout_ratio, self.align_corners, conv_cfg=self.conv_cfg, **cfg)
+            last = channels
+        # Plain containers: mmengine calls init_weights of a ConvModule that it finds as a child, over init_cfg.
+        self.reductions, self.fusions = nn.ModuleList(), nn.ModuleList()
+        for low in low_level:
+            self.reductions.append(nn.Sequential(ConvModule(low, low_level_channels, 1, conv_cfg=self.conv_cfg, **cfg)))
+            self.fusions.append(
+                nn.Sequential(
+                    DepthwiseSeparableConvModule(last + low_level_channels, channels, 3, padding=1, **cfg),
+                    DepthwiseSeparableConvModule(channels, channels, 3, padding=1, **cfg),
+                )
+            )
+            last = channels
+        self.conv_seg = nn.Conv2d(last, self.num_classes, kernel_size=1)
+
+    def encode(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Pick ``in_index`` and run the ASPP on the last: what the decoder starts from."""
+        picked = self._transform_inputs(inputs)
+        *low_level, last = picked if isinstance(picked, list) else [picked]
+        return (*low_level, last if self.aspp is None else self.aspp(last))
+
+    def fuse(self, encoded: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+        """Fuse the low-level features into the last, one after the other, at ``size``; each is resized before its channels are reduced."""
+        *low_level, output = encoded
+        for low, reduction, fusion in zip(low_level, self.reductions, self.fusions, strict=True):
+            output = fusion(torch.cat([self._resized(output, size), reduction(self._resized(low, size))], dim=1))
+        return output
+
+    def _resized(self, input, size):
+        return input if input.shape[2:] == size else resize(input, size, mode='bilinear', align_corners=self.align_corners)
+
+    def decode(self, encoded: tuple[Tensor, ...]) -> Tensor:
+        """Logits at the size of the finest feature, which mmseg's head resizes bilinearly."""
+        return self.conv_seg(self.fuse(encoded, max((feature.shape[2:] for feature in encoded), key=lambda size: size[0] * size[1])))
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Logits of the backbone's features."""
+        return self.decode(self.encode(inputs))
+
+
+class DUpsamplingHead(BilinearFusionHead):
+    """The decoder of Tian et al., "Decoders Matter for Semantic Segmentation", CVPR 2019 (Fig. 2), on an atrous pyramid.
+
+    Every low-level feature is resized DOWN to the last feature map, then reduced and fused (Eq. 8); :class:`DUpsampling` makes full-size
+    logits of the result. They are cropped to the label's size where the windows overhang, never stretched. The logits are divided by the
+    learnt temperature, which is logged.
+
+    Args:
+        in_channels: Channels of the feature map, or of the low-level features in the order of fusion and then of the feature map.
+        channels: Channels of the ASPP and of the fusion.
+        num_classes: Number of classes.
+        upsample: Arguments of :class:`DUpsampling` but ``out_channels``, such as ``dict(in_channels=64, scale_factor=16, weight='W.pth')``.
+        objective: ``'classification'``: the losses of ``loss_decode`` on the full-size logits (Eq. 5). ``'regression'``: the squared distance to the
+            compressed labels, per window that holds a label (Eq. 4), as ``loss_regression``; a first stage whose checkpoint the second one loads.
+        **kwargs: As in :class:`BilinearFusionHead`.
+
+    Raises:
+        ValueError: If ``objective`` is unknown, ``out_channels`` is not ``num_classes``, or ``regression`` is asked of a trainable W.
+    """
+
+    def __init__(self, in_channels, channels=256, *, num_classes, upsample, objective='classification', **kwargs):
+        if objective not in ('classification', 'regression'):
+            raise ValueError(f"DUpsamplingHead: objective must be 'classification' or 'regression', but got {objective!r}")
+        super().__init__(in_channels, channels, num_classes=num_classes, **kwargs)
+        if self.out_channels != num_classes:
+            raise ValueError(f'DUpsamplingHead: out_channels must be num_classes = {num_classes}, but got {self.out_channels}')
+        self.objective = objective
+        self.upsample = MODELS.build(dict(type='DUpsampling', out_channels=num_classes) | upsample)
+        self.reduce = nn.Conv2d(self.conv_seg.in_channels, self.upsample.in_channels, kernel_size=1)
+        del self.conv_seg
+        if objective == 'regression':
+            if self.upsample.trainable:
+                raise ValueError("DUpsamplingHead: upsample must have trainable=False with objective='regression', but got trainable=True")
+            self.upsample.log_temperature.requires_grad_(False)
+
+    def compressed(self, encoded: tuple[Tensor, ...]) -> Tensor:
+        """Features that DUpsampling takes, at the size of the last feature map."""
+        return self.reduce(self.fuse(encoded, encoded[-1].shape[2:]))
+
+    def decode(self, encoded: tuple[Tensor, ...]) -> Tensor:
+        """Logits of all windows, divided by the temperature."""
+        return self.upsample(self.compressed(encoded))
+
+    def loss(self, inputs, batch_data_samples, train_cfg) -> dict:
+        """Losses of the chosen objective; see mmseg's ``BaseDecodeHead``."""
+        if self.objective == 'classification':
+            return super().loss(inputs, batch_data_samples, train_cfg)
+        output = self.compressed(self.encode(inputs))
+        target, mask = self.upsample.compress(self._stack_batch_gt(batch_data_samples).squeeze(1), self.ignore_index)
+        distance = (crop(output, target.shape[2:]) - target).square().sum(dim=1, keepdim=True)
+        return {'loss_regression': (distance * mask).sum() / mask.sum().clamp_min(1)}
+
+    def loss_by_feat(self, seg_logits, batch_data_samples) -> dict:
+        """Losses on the full-size logits, the accuracy and the temperature."""
+        label = self._stack_batch_gt(batch_data_samples)
+        seg_logits = crop(seg_logits, label.shape[2:])
+        weight = None if self.sampler is None else self.sampler.sample(seg_logits, label)
+        label = label.squeeze(1)
+        losses = {}
+        for loss in self.loss_decode if isinstance(self.loss_decode, nn.ModuleList) else [self.loss_decode]:
+            value = loss(seg_logits, label, weight=weight, ignore_index=self.ignore_index)
+            losses[loss.loss_name] = losses.get(loss.loss_name, 0) + value
+        losses['acc_seg'] = accuracy(seg_logits, label, ignore_index=self.ignore_index)
+        losses['temperature'] = self.upsample.temperature.detach()
+        return losses
+
+    def predict_by_feat(self, seg_logits, batch_img_metas) -> Tensor:
+        """Logits of the image or of the slide window, as it entered the network."""
+        shape = batch_img_metas[0]['img_shape']
+        if not isinstance(shape, torch.Size):  # mmseg's sliding window sets a torch.Size
+            shape = batch_img_metas[0].get('pad_shape', shape)
+        return crop(seg_logits, shape[:2])
