@@ -37,7 +37,7 @@ def main():
     """Parse the command line and become the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('codebase', choices=['mmdet', 'mmseg', 'mmpretrain'])
-    parser.add_argument('script', help="name in the codebase's tools/, without .py: train, test, ...")
+    parser.add_argument('script', help="path in the codebase's tools/, without .py: train, test, misc/print_config, ...")
     parser.add_argument('arguments', nargs=argparse.REMAINDER, help='for the script')
     args = parser.parse_args()
     try:

@@ -1,7 +1,6 @@
 """The shapes data set: reproducible, consistent between its two layouts, and safe to make."""
 
 import hashlib
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,21 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip('sklearn')
+make_shapes = pytest.importorskip('make_shapes')
 Image = pytest.importorskip('PIL.Image')
-
-TOOL = Path(__file__).parents[2] / 'tools' / 'make_shapes.py'
 
 
 def make(out, *options):
-    return subprocess.run([sys.executable, TOOL, str(out), *map(str, options)], capture_output=True, text=True)
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location('make_shapes', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool
+    return subprocess.run([sys.executable, make_shapes.__file__, str(out), *map(str, options)], capture_output=True, text=True)
 
 
 def hashes(root):
@@ -41,14 +31,14 @@ def shapes(tmp_path_factory):
 
 
 def test_same_seed_same_bytes(shapes, tmp_path):
-    load_tool().make_shapes(tmp_path / 'again', num_train=12, num_val=3, size=96, seed=7)
+    make_shapes.make_shapes(tmp_path / 'again', num_train=12, num_val=3, size=96, seed=7)
     assert hashes(tmp_path / 'again') == hashes(shapes)
     assert len(hashes(shapes)) == 2 * (12 + 3) + 2 + 2
 
 
 def test_an_image_depends_on_seed_and_index_only(shapes, tmp_path):
-    load_tool().make_shapes(tmp_path / 'fewer', num_train=2, num_val=0, size=96, seed=7)
-    load_tool().make_shapes(tmp_path / 'other', num_train=2, num_val=0, size=96, seed=8)
+    make_shapes.make_shapes(tmp_path / 'fewer', num_train=2, num_val=0, size=96, seed=7)
+    make_shapes.make_shapes(tmp_path / 'other', num_train=2, num_val=0, size=96, seed=8)
     names = [f'{folder}/train_00001.{suffix}' for folder, suffix in (('JPEGImages', 'jpg'), ('SegmentationClass', 'png'))]
     for name in names:
         assert hashes(tmp_path / 'fewer')[name] == hashes(shapes)[name] != hashes(tmp_path / 'other')[name]
@@ -87,8 +77,7 @@ def test_masks_are_read_by_pycocotools(shapes):
 
 
 def test_validation_backgrounds_are_unseen():
-    tool = load_tool()
-    (low, cut), (start, high) = tool.SPLITS['train'], tool.SPLITS['val']
+    (low, cut), (start, high) = make_shapes.SPLITS['train'], make_shapes.SPLITS['val']
     assert 0 <= low < cut <= start < high <= 1
 
 
@@ -104,13 +93,12 @@ def test_a_full_folder_is_refused_and_left_alone(tmp_path):
 @pytest.mark.parametrize(('name', 'value', 'least'), [('num_train', -1, 0), ('num_val', -1, 0), ('size', 31, 32), ('seed', -1, 0)])
 def test_numbers_out_of_range_are_refused(tmp_path, name, value, least):
     with pytest.raises(ValueError, match=f'make_shapes: {name} must be >= {least}, but got {value}'):
-        load_tool().make_shapes(tmp_path / 'out', **{name: value})
+        make_shapes.make_shapes(tmp_path / 'out', **{name: value})
     assert not any(tmp_path.iterdir())
 
 
 def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    tool = load_tool()
-    monkeypatch.setattr(tool, 'draw', lambda *args: 1 / 0)
+    monkeypatch.setattr(make_shapes, 'draw', lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        tool.make_shapes(tmp_path / 'out', num_train=1, num_val=0)
+        make_shapes.make_shapes(tmp_path / 'out', num_train=1, num_val=0)
     assert not any(tmp_path.iterdir())

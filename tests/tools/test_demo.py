@@ -1,0 +1,58 @@
+"""What the demos share: a run shows its progress, keeps its log, resumes, and fails loudly."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+demo = pytest.importorskip('demo')
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A checkout whose ``tools/upstream.py`` writes what a codebase would, and the commands it saw."""
+    (tmp_path / 'tools').mkdir()
+    (tmp_path / 'tools' / 'upstream.py').write_text("""
+import pathlib, sys
+_, codebase, script, *rest = sys.argv
+with open('calls.txt', 'a') as calls: calls.write(f'{codebase} {script}\\n')
+work_dir = pathlib.Path(rest[rest.index('--work-dir') + 1])
+print('11/21 - mmengine - INFO - Iter(train) [ 10/400]  lr: 1e-3')
+if pathlib.Path('broken').exists(): sys.exit('the cause')
+if script == 'train':
+    (work_dir / 'last_checkpoint').write_text('iter_400.pth')
+else:
+    for time, value in (('20260101_000000', 0.1), ('20260102_000000', 0.9)):
+        (work_dir / time).mkdir(parents=True)
+        (work_dir / time / f'{time}.json').write_text(f'{{"coco/bbox_mAP": {value}}}')
+""")
+    monkeypatch.setattr(demo, 'ROOT', tmp_path)
+    return tmp_path
+
+
+def test_trains_then_tests_then_reads_the_newest_metrics(fake):
+    assert demo.train_and_test('mmdet', Path('config.py'), fake / 'work') == {'coco/bbox_mAP': 0.9}
+    assert (fake / 'calls.txt').read_text().split('\n')[:2] == ['mmdet train', 'mmdet test']
+    assert '10/400' in (fake / 'work' / 'train.log').read_text()
+
+
+def test_what_is_finished_is_not_run_again(fake, capsys):
+    for _ in range(2):
+        metrics = demo.train_and_test('mmdet', Path('config.py'), fake / 'work')
+    assert metrics == {'coco/bbox_mAP': 0.9}
+    assert len((fake / 'calls.txt').read_text().split('\n')) == 3
+    assert 'trained and tested already; remove' in capsys.readouterr().out
+
+
+def test_a_failure_shows_the_end_of_the_log(fake):
+    (fake / 'broken').touch()
+    with pytest.raises(SystemExit, match=r'(?s)the cause.*train config failed; the whole log is .*train.log'):
+        demo.train_and_test('mmdet', Path('config.py'), fake / 'work')
+    assert not (fake / 'work' / 'metrics.json').exists()
+
+
+def test_the_table_is_printed_and_saved(tmp_path, capsys):
+    rows = {'LIP': {'coco/bbox_mAP_50': 0.75, 'time': 1.0}, 'no LIP': {'coco/bbox_mAP_50': 0.5, 'time': 1.0}}
+    demo.print_table('Held-out', rows, {'AP50': 'coco/bbox_mAP_50'}, tmp_path / 'table.json')
+    assert json.loads((tmp_path / 'table.json').read_text()) == {'LIP': {'AP50': 0.75}, 'no LIP': {'AP50': 0.5}}
+    assert '0.750' in capsys.readouterr().out
