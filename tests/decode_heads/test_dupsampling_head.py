@@ -337,7 +337,7 @@ def test_test_time_augmentation_averages_probabilities():
     inputs, data = batch((65, 90))
     flipped = [SegDataSample(metainfo=dict(ori_shape=(65, 90), img_shape=(65, 90), img_path='x.jpg', flip=True, flip_direction='horizontal'))]
     with torch.no_grad():
-        merged = wrapper.merge_preds([model.predict(inputs, data), model.predict(inputs.flip(-1), flipped)])
+        merged = wrapper.merge_preds([model.predict(inputs, data) + model.predict(inputs.flip(-1), flipped)])
         direct = model(inputs, mode='tensor')[..., :65, :90].softmax(1)
         mirror = model(inputs.flip(-1), mode='tensor')[..., :65, :90].flip(-1).softmax(1)
     expected = ((direct + mirror) / 2).argmax(1)
