@@ -1,0 +1,2 @@
+_base_ = './pyramid-h_hr32_4xb4-150k_ade20k-16k-512x512.py'
+model = dict(decode_head=dict(supervision='finest'))

@@ -1,0 +1,13 @@
+_base_ = './_base_/hr48_4xb4-150k_ade20k-512x512.py'
+model = dict(
+    decode_head=dict(
+        _delete_=True,
+        type='PyramidRepresentationHead',
+        in_channels=[48, 96, 192, 384],
+        in_index=(0, 1, 2, 3),
+        input_transform='resize_concat',
+        channels=512,
+        num_classes=150,
+        norm_cfg=dict(type='SyncBN', requires_grad=True),
+    )
+)
