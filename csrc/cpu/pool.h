@@ -1,4 +1,4 @@
-// The pooling of any window on the CPU: planes in parallel, each through the bodies of common/pool.h.
+// Launchers on the CPU: planes in parallel, each through the bodies of common/pool.h; tiles in parallel, each through a fast method.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -7,6 +7,7 @@
 
 #include "../arguments.h"
 #include "../common/pool.h"
+#include "tile.h"
 
 namespace mmpool_ext {
 
@@ -32,6 +33,7 @@ Plane<scalar_t, int64_t> plane_of(const at::Tensor& dense, int64_t n, int64_t c)
   return {data + n * layout.batch + c * layout.channel, layout.row, layout.column};
 }
 
+// By the definition.
 template <template <typename> class Rule>
 void pool_forward(const char* op, const at::Tensor& input, const at::Tensor& weight, const at::Tensor& output, const Window<int64_t>& window) {
   dispatch(op, input, weight, [&](auto scalar, auto weight_scalar) {
@@ -76,6 +78,68 @@ void pool_backward(
           if constexpr (!Rule<T>::kWeightPerWindow) to_weight(y, x) = static_cast<weight_t>(sum.weight);
         }
       }
+    });
+  });
+}
+
+template <typename scalar_t>
+Tile<scalar_t> tile_of(const at::Tensor& dense, bool channels_last, int64_t n, int64_t c) {
+  const Plane<scalar_t, int64_t> plane = plane_of<scalar_t>(dense, n, c);
+  return {plane.data, plane.row, plane.column, channels_last ? 1 : dense.size(2) * dense.size(3)};
+}
+
+// Call f(n, c, strip, begin, end) for every tile and its share [begin, end) of `rows`, in parallel; f is made once a thread by `make`.
+template <typename Make>
+void for_each_tile(const at::Tensor& input, const Window<int64_t>& window, bool channels_last, int64_t rows, const Make& make) {
+  constexpr int64_t kBuffer = 512;  // floats: a dozen buffers stay in the first-level cache
+  const int64_t batch = input.size(0), channels = input.size(1);
+  if (batch * channels == 0) return;
+  const int64_t width = Strip(window.x, channels_last, 1).length;
+  const int64_t wanted = channels_last ? whole_blocks(kBuffer * kBlock / width) : std::max<int64_t>(1, kBuffer / width);
+  const int64_t threads = at::get_num_threads();
+  const int64_t units = std::min({channels, wanted, channels_last ? channels : (batch * channels + threads - 1) / threads});
+  const Strip strip(window.x, channels_last, units), rest(window.x, channels_last, channels % units == 0 ? units : channels % units);
+  const int64_t blocks = (channels + units - 1) / units, tiles = batch * blocks;
+  const int64_t parts = std::max<int64_t>(1, std::min(rows / 16, 4 * threads / tiles));  // of a tile's rows, where tiles are few
+  at::parallel_for(0, tiles * parts, 1, [&](int64_t begin, int64_t end) {
+    auto f = make(strip);
+    auto f_rest = make(rest);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t tile = task / parts, part = task % parts, c = tile % blocks * units;
+      (c + units <= channels ? f : f_rest)(tile / blocks, c, rows * part / parts, rows * (part + 1) / parts);
+    }
+  });
+}
+
+template <typename Method>
+void tile_forward(const char* op, const at::Tensor& input, const at::Tensor& weight, const at::Tensor& output, const Window<int64_t>& window) {
+  const bool last = input.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+  dispatch(op, input, weight, [&](auto scalar, auto weight_scalar) {
+    using scalar_t = decltype(scalar);
+    using weight_t = decltype(weight_scalar);
+    for_each_tile(input, window, last, window.y.output, [&](const Strip& strip) {
+      return [&, pool = TilePool<Method, scalar_t, weight_t>(window, strip, false)](int64_t n, int64_t c, int64_t begin, int64_t end) mutable {
+        pool.forward(
+            tile_of<const scalar_t>(input, last, n, c), tile_of<const weight_t>(weight, last, n, c), tile_of<scalar_t>(output, last, n, c), begin, end);
+      };
+    });
+  });
+}
+
+template <typename Method>
+void tile_backward(
+    const char* op, const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& weight, const at::Tensor& grad_input,
+    const at::Tensor& grad_weight, const Window<int64_t>& window) {
+  const bool last = input.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+  dispatch(op, input, weight, [&](auto scalar, auto weight_scalar) {
+    using scalar_t = decltype(scalar);
+    using weight_t = decltype(weight_scalar);
+    for_each_tile(input, window, last, window.y.input, [&](const Strip& strip) {
+      return [&, pool = TilePool<Method, scalar_t, weight_t>(window, strip, true)](int64_t n, int64_t c, int64_t begin, int64_t end) mutable {
+        pool.backward(
+            tile_of<const scalar_t>(grad_output, last, n, c), tile_of<const scalar_t>(input, last, n, c), tile_of<const weight_t>(weight, last, n, c),
+            tile_of<scalar_t>(grad_input, last, n, c), tile_of<weight_t>(grad_weight, last, n, c), begin, end);
+      };
     });
   });
 }
