@@ -105,7 +105,3 @@ def test_metafile_and_readme_name_every_config():
     assert sorted(Path(model['Config']).name for model in metafile['Models']) == CONFIGS
     readme = (FOLDER / 'README.md').read_text()
     assert [name for name in CONFIGS if f'({name})' not in readme] == []
-
-
-def test_configs_are_deltas():
-    assert [path.name for path in FOLDER.rglob('*.py') if len(path.read_text().splitlines()) > 25] == []

@@ -1,9 +1,8 @@
 """analyze_pyramid, visualize_pyramid and split_ade20k."""
 
-import importlib.util
+import importlib
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,23 +10,18 @@ import reference
 import torch
 
 pytest.importorskip('mmseg')
+import analyze_pyramid
+import split_ade20k
+import visualize_pyramid
 from mmengine.config import Config
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
 VOID = 255
-
-
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool
 
 
 def main(monkeypatch, name, *arguments):
     monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
-    load_tool(name).main()
+    importlib.import_module(name).main()
 
 
 def labels_of(seed, shape=(20, 37)):
@@ -40,7 +34,7 @@ def labels_of(seed, shape=(20, 37)):
 @pytest.mark.parametrize('void_rule', ['agree', 'strict'])
 def test_analysis_equals_a_walk_over_cells(void_rule):
     strides, maps = (16, 8, 4), [labels_of(seed) for seed in range(3)]
-    analysis = load_tool('analyze_pyramid').Analysis(strides, 3, void_rule=void_rule)
+    analysis = analyze_pyramid.Analysis(strides, 3, void_rule=void_rule)
     for label in maps:
         analysis.add(torch.from_numpy(label))
     report = analysis.report(['a', 'b', 'c'])
@@ -160,9 +154,8 @@ def test_visualize_writes_a_picture_once(ade_like, monkeypatch, capsys):
 
 def test_visualize_pads_as_the_data_preprocessor_does(ade_like):
     save_weights(ade_like)
-    tool = load_tool('visualize_pyramid')
-    model = tool.load_model(ade_like / 'config.py', ade_like / 'weights.pth', 'cpu')
-    image, semantic, unity, level = tool.predict(model, ade_like / 'images' / '0.jpg')
+    model = visualize_pyramid.load_model(ade_like / 'config.py', ade_like / 'weights.pth', 'cpu')
+    image, semantic, unity, level = visualize_pyramid.predict(model, ade_like / 'images' / '0.jpg')
     np.testing.assert_array_equal(image, np.asarray(Image.open(ade_like / 'images' / '0.jpg')))
     assert [labels.shape for labels in semantic] == [(3, 3), (6, 6), (12, 12)]
     assert [maps.shape for maps in unity] == [(3, 3), (6, 6)]
@@ -175,7 +168,7 @@ def test_visualize_refuses_other_heads(ade_like):
     config.dump(ade_like / 'config.py')
     save_weights(ade_like)
     with pytest.raises(ValueError, match='the decode head must be a PyramidRepresentationHead with supervision in'):
-        load_tool('visualize_pyramid').load_model(ade_like / 'config.py', ade_like / 'weights.pth', 'cpu')
+        visualize_pyramid.load_model(ade_like / 'config.py', ade_like / 'weights.pth', 'cpu')
 
 
 def test_split_is_seeded_and_whole(tmp_path, monkeypatch, capsys):
@@ -201,8 +194,7 @@ def test_split_is_seeded_and_whole(tmp_path, monkeypatch, capsys):
 
 
 def test_split_sizes():
-    split = load_tool('split_ade20k').split
-    assert [len(part) for part in split([f'{index:05d}' for index in range(20210)], 0)] == [16168, 4042]
+    assert [len(part) for part in split_ade20k.split([f'{index:05d}' for index in range(20210)], 0)] == [16168, 4042]
 
 
 @pytest.mark.parametrize('name', ['analyze_pyramid', 'visualize_pyramid', 'split_ade20k'])
