@@ -35,6 +35,14 @@ def registered_names():
                 yield f'{registry_name}.{name} -> {target.__module__}.{target.__qualname__}'
 
 
+def compiled_ops():
+    """Devices that each compiled op is built for."""
+    from mmpool_ext.ops._extension import KERNELS
+
+    by_device = {device: sorted(op for op, built_for in KERNELS if built_for == device) for _, device in sorted(KERNELS)}
+    return '; '.join(f'{device}: {", ".join(ops)}' for device, ops in by_device.items()) or 'not built (the plain-PyTorch forms are used)'
+
+
 def config_folder():
     """Folder of the shipped configs: inside an installed package, else beside it in a clone."""
     root = Path(mmpool_ext.__file__).parent
@@ -47,7 +55,7 @@ def main():
     print(f'Python {platform.python_version()} on {platform.platform()}')
     for package in PACKAGES:
         print(f'{package:12}{version_of(package)}')
-    print(f'compiled ops {mmpool_ext.ops.describe_extension()}')
+    print(f'compiled ops {compiled_ops()}')
     print(f'configs      {config_folder()}')
     print('names:')
     for line in registered_names() if find_spec('mmengine') else ('none: mmengine is not installed',):

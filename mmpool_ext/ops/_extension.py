@@ -44,7 +44,7 @@ def load(name: str = 'mmpool_ext._C') -> bool:
 
 
 LOADED = load()
-_KERNELS: set[tuple[str, str]] = set()  # (op, device type)
+KERNELS: set[tuple[str, str]] = set()  # (op, device type)
 
 
 def use_native(op: str, backend: str, input: Tensor) -> bool:
@@ -64,7 +64,7 @@ def use_native(op: str, backend: str, input: Tensor) -> bool:
         raise ValueError(f"{op}: backend must be 'auto', 'native' or 'torch', but got {backend!r}")
     if backend == 'torch':
         return False
-    built = (op, input.device.type) in _KERNELS
+    built = (op, input.device.type) in KERNELS
     if backend == 'native' and not built:
         raise RuntimeError(f"{op}: backend='native' must find the op compiled for {input.device.type}, but it is not built: {BUILD}")
     return built and (backend == 'native' or not torch.onnx.is_in_onnx_export())
@@ -80,7 +80,7 @@ def register(op: str, composite: Callable[[Tensor, Tensor, Window], Tensor]) -> 
     if not LOADED:
         return
     name = f'mmpool_ext::{op}'
-    _KERNELS.update((op, key.lower()) for key in ('CPU', 'CUDA') if torch._C._dispatch_has_kernel_for_dispatch_key(name, key))
+    KERNELS.update((op, key.lower()) for key in ('CPU', 'CUDA') if torch._C._dispatch_has_kernel_for_dispatch_key(name, key))
     native_backward = getattr(torch.ops.mmpool_ext, f'{op}_backward')
 
     def fake(input, weight, *window):

@@ -88,7 +88,7 @@ def test_backend_is_checked(op):
 
 @parametrize_op
 def test_native_that_is_not_built(op, monkeypatch):
-    monkeypatch.setattr(_extension, '_KERNELS', set())
+    monkeypatch.setattr(_extension, 'KERNELS', set())
     input, weight, _ = arguments(op)
     with pytest.raises(RuntimeError, match=rf"{op.name}: backend='native' must find the op compiled for cpu, but it is not built: python setup.py"):
         op.public(input, weight, backend='native', **WINDOW)
