@@ -1,0 +1,25 @@
+# Table 4: mIoU 79.36, decoder 43.65B FLOPS at 1025 x 2049. Crop and batch are DeepLab's; the paper gives none.
+_base_ = [
+    'mmseg::_base_/datasets/cityscapes_769x769.py',
+    'mmseg::_base_/default_runtime.py',
+    'mmseg::_base_/schedules/schedule_40k.py',
+    './_base_/x65.py',
+]
+custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
+model = dict(
+    data_preprocessor=dict(size=(769, 769)),
+    backbone=dict(backbone='timm.xception71', taps=['blocks_1.stack.conv2']),
+    decode_head=dict(
+        type='BilinearFusionHead',
+        in_channels=[256, 2048],
+        in_index=[0, 1],
+        num_classes=19,
+        align_corners=True,
+    ),
+)
+optim_wrapper = dict(
+    optimizer=dict(lr=0.01, weight_decay=0.00004),
+    paramwise_cfg=dict(custom_keys={'temperature': dict(decay_mult=0.0)}),
+)
+param_scheduler = [dict(type='PolyLR', eta_min=0, power=0.9, begin=0, end=90000, by_epoch=False)]
+train_cfg = dict(max_iters=90000)

@@ -1,0 +1,16 @@
+# Table 3, Xception-65: mIoU 79.09, decoder 1.93B FLOPS.
+_base_ = ['./_base_/voc12_30k.py', './_base_/x65.py']
+custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(taps=['blocks_1.stack.conv2']),
+    decode_head=dict(
+        type='DUpsamplingHead',
+        in_channels=[256, 2048],
+        in_index=[0, 1],
+        num_classes=21,
+        upsample=dict(in_channels=128, scale_factor=16, weight='work_dirs/dupsampling/voc12_r16_c128.pth'),
+        align_corners=True,
+    ),
+)
+train_dataloader = dict(batch_size=16)
+optim_wrapper = dict(optimizer=dict(weight_decay=0.00004))
