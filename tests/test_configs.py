@@ -3,13 +3,16 @@
 import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from PIL import Image
 
 CONFIGS = sorted((Path(__file__).parents[1] / 'configs').rglob('*.py'))
 DETECTORS = [path for path in CONFIGS if '_fpn_' in path.name]
+PPOOL = [path for path in CONFIGS if path.parent.name == 'ppool']
 
 
 @functools.cache
@@ -87,3 +90,104 @@ def test_dupsampling_trains_a_step(path):
         assert parameter.grad is not None, parameter_name
     custom_keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
     assert custom_keys.temperature.decay_mult == 0
+
+
+def small_segmentor(path):
+    """A segmentor of the P-pooling study with few channels behind the trunk, without SyncBN and weights."""
+    from mmengine.model import revert_sync_batchnorm
+    from mmseg.registry import MODELS
+
+    cfg = load(path).copy()
+    init_default_scope('mmseg')
+    cfg.model.backbone.init_cfg = None
+    if cfg.model.backbone.type == 'PPoolVGG':
+        cfg.model.backbone.fc_channels = cfg.model.decode_head.in_channels = cfg.model.decode_head.channels = 8
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model.init_weights()
+    return model.train()
+
+
+@pytest.mark.parametrize('path', PPOOL, ids=name)
+def test_ppool_segmentor_trains_a_step(path):
+    """VGG has stride 16, ResNet 32 (P-pooling paper, Sec. 4.1), whatever the pooling."""
+    pytest.importorskip('mmseg')
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    model = small_segmentor(path)
+    classes = model.decode_head.num_classes
+    assert classes == {'voc12aug': 21, 'cityscapes': 19, 'ade20k': 150}[path.stem.split('_')[3].split('-')[0]]
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in torch.randint(0, classes, (2, 1, 64, 64))]
+    images = torch.rand(2, 3, 64, 64)
+    (model.loss(images, samples)['decode.loss_ce']).backward()
+    assert not [key for key, parameter in model.named_parameters() if parameter.grad is None]
+    strides = {'r50': [32], 'inceptionv2': [8, 16, 32]}  # VGG-16 and Xception: 16
+    expected = next((value for network, value in strides.items() if network in path.stem), [16])
+    assert [64 // feature.shape[2] for feature in model.extract_feat(images)] == expected
+
+
+def make_layout(root, dataset):
+    """Two images with labels as the data set's folders have them."""
+    generator = np.random.default_rng(0)
+    folders = {
+        'voc12aug': ('JPEGImages/{}.jpg', ('SegmentationClass/{}.png', 'SegmentationClassAug/{}.png'), 21),
+        'cityscapes': ('leftImg8bit/train/a/{}_leftImg8bit.png', ('gtFine/train/a/{}_gtFine_labelTrainIds.png',), 19),
+        'ade20k': ('images/training/{}.jpg', ('annotations/training/{}.png',), 151),
+    }
+    image, labels, classes = folders[dataset]
+    for stem in ('one', 'two'):
+        arrays = {image: generator.integers(0, 256, (90, 120, 3)), **{label: generator.integers(0, classes, (90, 120)) for label in labels}}
+        for pattern, array in arrays.items():
+            path = root / pattern.format(stem)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(path)
+    if dataset == 'voc12aug':
+        lists = root / 'ImageSets' / 'Segmentation'
+        lists.mkdir(parents=True)
+        for split in ('train', 'aug', 'val', 'test'):
+            (lists / f'{split}.txt').write_text('one\ntwo\n')
+
+
+@pytest.mark.parametrize(
+    'path',
+    [path for path in PPOOL if path.stem.startswith(('fcn_ppool-vgg16', 'deeplabv3_ppool-xception_4xb4-30k')) and 'test' not in path.stem],
+    ids=name,
+)
+def test_ppool_reads_its_data_set_and_the_loss_takes_it(path, tmp_path):
+    pytest.importorskip('mmseg')
+    from mmengine.dataset import pseudo_collate
+    from mmengine.structures import PixelData
+    from mmseg.registry import DATASETS
+
+    cfg = load(path).copy()
+    dataset = path.stem.split('_')[3].split('-')[0]
+    make_layout(tmp_path, dataset)
+    init_default_scope('mmseg')
+    train = cfg.train_dataloader.dataset
+    for part in train.get('datasets', [train]):
+        part.data_root = str(tmp_path)
+    data = DATASETS.build(train)
+    assert len(data) == (4 if dataset == 'voc12aug' else 2)
+    model = small_segmentor(path)
+    batch = model.data_preprocessor(pseudo_collate([data[0], data[1]]), True)
+    assert batch['inputs'].shape[2:] == cfg.model.data_preprocessor.size
+    samples = batch['data_samples']
+    for sample in samples:
+        sample.gt_sem_seg = PixelData(data=sample.gt_sem_seg.data[:, :64, :96])
+    assert model.loss(batch['inputs'][:, :, :64, :96], samples)['decode.loss_ce'].isfinite()
+
+
+def test_ppool_submission_reads_images_without_labels(tmp_path):
+    pytest.importorskip('mmseg')
+    from mmseg.registry import DATASETS
+
+    cfg = load(next(path for path in PPOOL if path.stem == 'deeplab_ppool-vgg16-20m_4xb5-10k_voc12aug-321x321_voc12-test')).copy()
+    make_layout(tmp_path, 'voc12aug')
+    for label in tmp_path.glob('Segmentation*/*.png'):
+        label.unlink()
+    init_default_scope('mmseg')
+    cfg.test_dataloader.dataset.data_root = str(tmp_path)
+    data = DATASETS.build(cfg.test_dataloader.dataset)
+    assert len(data) == 2
+    assert data[1]['inputs'].shape[0] == 3
+    assert cfg.test_evaluator.format_only
