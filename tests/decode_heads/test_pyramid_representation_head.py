@@ -223,6 +223,24 @@ def test_fused_probabilities_leave_as_log_probabilities():
         assert torch.equal(merged.pred_sem_seg.data.squeeze(0), mean.argmax(0))
 
 
+@pytest.mark.parametrize('setting', ['G', 'H'])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast(setting, dtype):
+    head = build_head(dropout_ratio=0, **SETTINGS[setting])
+    x, samples = (torch.randn(2, 6, 8, 8),), samples_of(random_labels(2, 32, 32))
+    exact = head.loss(x, samples, {})
+    with torch.autocast('cpu', dtype):
+        rounded = head.loss(x, samples, {})
+    for name, value in exact.items():
+        if 'loss' in name:
+            assert rounded[name].dtype == torch.float32
+            torch.testing.assert_close(rounded[name], value, rtol=0.05, atol=0.01)
+    sum(value for name, value in rounded.items() if 'loss' in name).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in head.parameters())
+    with torch.autocast('cpu', dtype), torch.no_grad():
+        assert torch.isfinite(head.eval()(x)).all()
+
+
 def test_initial_state():
     head = build_head(strides=(32, 16, 8, 4))
     assert [conv.kernel_size for conv in head.unity_head.convs] == [(8, 8), (4, 4), (2, 2)]

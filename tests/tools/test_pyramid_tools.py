@@ -14,6 +14,7 @@ import analyze_pyramid
 import split_ade20k
 import visualize_pyramid
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from PIL import Image
 
 VOID = 255
@@ -21,7 +22,8 @@ VOID = 255
 
 def main(monkeypatch, name, *arguments):
     monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
-    importlib.import_module(name).main()
+    with DefaultScope.overwrite_default_scope('mmengine'):  # the tools set one
+        importlib.import_module(name).main()
 
 
 def labels_of(seed, shape=(20, 37)):
@@ -131,13 +133,12 @@ def test_analyze_reads_labels_as_the_data_set_says(ade_like, monkeypatch, capsys
 
 
 def save_weights(folder):
-    from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
     config = Config.fromfile(folder / 'config.py')
-    init_default_scope('mmseg')
     torch.manual_seed(0)
-    model = MODELS.build(config.model)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = MODELS.build(config.model)
     torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=config.test_dataloader.dataset.metainfo.to_dict())), folder / 'weights.pth')
 
 
