@@ -15,13 +15,13 @@ RUN := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find csrc -type f 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help env build demo demo-lip test lint bench clean
+.PHONY: help env build demo demo-lip demo-ppool demo-dupsampling demo-pyramid test lint bench clean
 
 help:  ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  STACK=onedl        with any of them: the maintained forks, in .venv-onedl"
 
-env: $(VENV)/.package  ## set up $(VENV): the pinned stack and this package (mmcv compiles for some minutes)
+env: $(VENV)/.package  ## set up .venv: the pinned stack and this package (mmcv compiles for some minutes)
 
 $(VENV)/.stack: requirements/build.txt requirements/shared.txt requirements/$(STACK).txt requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || \
@@ -41,6 +41,20 @@ $(VENV)/.package: $(VENV)/.stack $(SOURCES)
 
 build: $(VENV)/.stack  ## compile csrc/ incrementally
 	$(RUN) setup.py -q build_ext --inplace
+
+demo: demo-lip demo-ppool demo-dupsampling demo-pyramid  ## train, evaluate and draw every method on shapes
+
+demo-lip: env  ## a detector with LIP beside its strided twin
+	$(RUN) tools/demo_lip.py
+
+demo-ppool: env  ## a segmentor with P-pooling beside max pooling
+	$(RUN) tools/demo_ppool.py
+
+demo-dupsampling: env  ## DUpsampling beside bilinear upsampling of the same features
+	$(RUN) tools/demo_dupsampling.py
+
+demo-pyramid: env  ## the pyramid beside a plain head
+	$(RUN) tools/demo_pyramid.py
 
 test: env  ## run every test
 	$(RUN) -m pytest
