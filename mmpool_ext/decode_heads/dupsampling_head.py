@@ -102,7 +102,13 @@ class BilinearFusionHead(BaseDecodeHead):
         return output
 
     def _resized(self, input, size):
-        return input if input.shape[2:] == size else resize(input, size, mode='bilinear', align_corners=self.align_corners)
+        if input.shape[2:] == size:
+            return input
+        (height, width), (out_height, out_width) = input.shape[2:], size
+        smaller = 1 < out_height <= height and 1 < out_width <= width
+        if self.align_corners and smaller and not ((height - 1) % (out_height - 1) or (width - 1) % (out_width - 1)):
+            return input[..., :: (height - 1) // (out_height - 1), :: (width - 1) // (out_width - 1)]  # the samples fall on pixels: 129 to 33
+        return resize(input, size, mode='bilinear', align_corners=self.align_corners)
 
     def decode(self, encoded: tuple[Tensor, ...]) -> Tensor:
         """Logits at the size of the finest feature, which mmseg's head resizes bilinearly."""

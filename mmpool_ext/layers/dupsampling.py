@@ -161,11 +161,13 @@ class DUpsampling(BaseModule):
         """
         if not self._checked:
             self._check()
-        inverse = (-self.log_temperature).exp()
+        inverse, r = (-self.log_temperature).exp(), self.scale_factor
+        input = input.movedim(1, -1).contiguous()
         if self.hidden_channels:
-            input = F.conv2d(input, self.hidden_weight[..., None, None], self.hidden_bias).relu()
-        output = F.conv2d(input * inverse, self.weight[..., None, None], self.bias * inverse)
-        output = F.pixel_shuffle(output, self.scale_factor)
+            input = F.linear(input, self.hidden_weight, self.hidden_bias).relu()
+        output = F.linear(input * inverse, self.weight, self.bias * inverse)
+        # Channels last, so that the rearrangement moves runs of r values; a 1x1 convolution and pixel_shuffle give the same in twice the time.
+        output = output.unflatten(-1, (self.out_channels, r, r)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
         return output if size is None else crop(output, size)
 
     def compress(self, label: Tensor, ignore_index: int = 255) -> tuple[Tensor, Tensor]:

@@ -90,6 +90,16 @@ def test_decoder_cost_of_tables_2_and_3(low_level, channels, paper):
     assert round(decoder_flops(head, lambda: head.decode(encoded)) / 1e9, 2) == paper
 
 
+@pytest.mark.parametrize('size', [(9, 9), (5, 9), (33, 17), (3, 2), (1, 1), (32, 32), (65, 33)])
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_resizing_is_bilinear_also_where_samples_fall_on_pixels(size, align_corners):
+    head = small_head(align_corners=align_corners)
+    for shape in ((33, 17), (1, 1)):
+        input = torch.randn(2, 3, *shape)
+        expected = F.interpolate(input, size, mode='bilinear', align_corners=align_corners)
+        torch.testing.assert_close(head._resized(input, torch.Size(size)), expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(('low_level', 'paper'), [('b1u2c3', 5.53), ('efb2u1c2', 5.53), ('mfb1u16c3', 0.41)])
 def test_vanilla_decoder_cost_of_table_3(low_level, paper):
     head = meta_head([low_level], False)

@@ -5,7 +5,7 @@ import pytest
 import reference
 import torch
 
-from mmpool_ext.layers.dupsampling_fit import LabelWindows, compress, decompress, fit_dupsampling, one_hot_groups
+from mmpool_ext.layers.dupsampling_fit import LabelWindows, _leading_eigenvectors, compress, decompress, fit_dupsampling, one_hot_groups
 
 
 def blobs(count, height, width, num_classes, seed=0, void=True):
@@ -45,6 +45,19 @@ def test_equals_dense_pca(method, void):
     assert angle(fit['weight'].double().numpy(), vectors[:, :channels]) < tolerance
     np.testing.assert_allclose(fit['explained_variance_ratio'].sum(), values[:channels].sum() / (mean - mean**2).sum(), rtol=1e-4)
     torch.testing.assert_close(fit['weight'].T @ fit['weight'], torch.eye(channels), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('rank', [None, 20])
+def test_leading_eigenvectors_equal_the_dense_solver(rank):
+    torch.manual_seed(0)
+    factor = torch.randn(400, rank or 400, dtype=torch.float64)
+    matrix = factor @ factor.T
+    values, vectors = _leading_eigenvectors(matrix, 10, seed=0)
+    dense_values, dense_vectors = torch.linalg.eigh(matrix)
+    torch.testing.assert_close(values, dense_values.flip(0)[:10])
+    assert angle(vectors.numpy(), dense_vectors[:, -10:].numpy()) < 1e-6
+    zero, _ = _leading_eigenvectors(torch.zeros(400, 400, dtype=torch.float64), 10, seed=0)
+    assert not zero.any()
 
 
 def test_auto_takes_the_exact_fit_for_voc_and_the_randomized_one_for_ratio_32(monkeypatch):
