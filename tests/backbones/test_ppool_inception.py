@@ -66,3 +66,8 @@ def test_branches_of_a_block_agree_at_every_size(size):
     for pool in (None, dict(type='AveragePool2d')):
         outputs = PPoolInceptionV2(pool).eval()(torch.rand(1, 3, size, size))
         assert [output.shape[2] for output in outputs] == [-(-size // stride) for stride in (8, 16, 32)]
+
+
+def test_odd_maps_are_repeated_at_their_edge():
+    net = PPoolInceptionV2(dict(type='AveragePool2d'))
+    torch.testing.assert_close(net.run('pool1_3x3_s2', torch.ones(1, 64, 5, 6)), torch.ones(1, 64, 3, 3))

@@ -35,6 +35,11 @@ def test_pools_follow_conv1_and_the_first_three_stages():
     torch.testing.assert_close(net(input), tuple(expected))
 
 
+def test_odd_sizes_are_those_of_the_original():
+    sizes = [[output.shape for output in PPoolResNet(pool, depth=18)(torch.rand(2, 3, 69, 83))] for pool in (None, dict(type='MaximumPool2d'))]
+    assert sizes[0] == sizes[1]
+
+
 def test_bad_depth():
     with pytest.raises(ValueError, match=r'PPoolResNet: depth must be one of \(18, 34, 50, 101, 152\), but got 20'):
         PPoolResNet(None, depth=20)
