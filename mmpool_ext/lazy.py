@@ -10,6 +10,7 @@ LAZY: dict[str, tuple[str, str, str]] = {
     'DUpsamplingHead': ('MODELS', 'decode_heads.dupsampling_head', 'mmseg'),
     'FCN8sHead': ('MODELS', 'decode_heads.fcn8s_head', 'mmseg'),
     'LabelAsInput': ('MODELS', 'datasets.label_as_input', 'mmseg'),
+    'MeanAlphaHook': ('HOOKS', 'visualization.alpha', 'matplotlib'),
     'PPoolResNet': ('MODELS', 'backbones.ppool_resnet', 'torchvision'),
     'PPoolVGG': ('MODELS', 'backbones.ppool_vgg', 'torchvision'),
     'PPoolXception': ('MODELS', 'backbones.ppool_xception', 'timm'),
