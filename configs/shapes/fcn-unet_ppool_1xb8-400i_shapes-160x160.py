@@ -5,12 +5,13 @@ model = dict(
     data_preprocessor=dict(
         type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, size=(160, 160), seg_pad_val=255
     ),
-    backbone=dict(type='Repooled', backbone='UNet', pool=dict(type='PolynomialPool2d'), base_channels=8, act_cfg=dict(type='ReLU')),
+    # the first convolution's stride and the four poolings are replaced
+    backbone=dict(type='Repooled', backbone='UNet', pool=dict(type='PolynomialPool2d'), base_channels=16, strides=(2, 1, 1, 1, 1)),
     decode_head=dict(
         type='FCNHead',
-        in_channels=8,
+        in_channels=16,
         in_index=4,
-        channels=8,
+        channels=16,
         num_convs=1,
         concat_input=False,
         num_classes=5,
