@@ -56,7 +56,7 @@ def test_detector_trains_a_step(path):
         assert len(model(**model.data_preprocessor(demo_mm_inputs(1, [[3, 64, 64]]), False), mode='predict')) == 1
 
 
-@pytest.mark.parametrize('path', [path for path in CONFIGS if path.parent.name == 'dupsampling'], ids=name)
+@pytest.mark.parametrize('path', [path for path in CONFIGS if path.parent.name == 'dupsampling' or 'r18-os16' in path.name], ids=name)
 def test_dupsampling_trains_a_step(path):
     pytest.importorskip('mmseg')
     pytest.importorskip('timm')

@@ -119,8 +119,8 @@ def test_decoder_cost_of_table_4():
 
 
 def test_whole_network_cost():
-    """Section 1: stride 16 to 8 costs more than 3 times as much (ResNet-50's and Xception's last stages are what changes);
-    Section 4.2: 897.94B against 3055.35B for DeepLabv3+ at its stride 8, 29.4%."""
+    """Xception-65 with its decoder. Section 1: stride 8 takes more than three times what 16 does. Section 4.2: 897.94B against 3055.35B for
+    DeepLabv3+ at its stride 8, 29.4%."""
     input = torch.empty(1, 3, 513, 513, device='meta')
     costs = {}
     for stride, dupsampling, tap in ((16, True, 'blocks_18.stack.conv3'), (16, False, 'blocks_1.stack.conv2'), (8, False, 'blocks_1.stack.conv2')):
@@ -128,7 +128,8 @@ def test_whole_network_cost():
         head = meta_head(['mfb1u16c3' if dupsampling else 'efb2u1c2'], dupsampling, channels=128)
         model = torch.nn.Sequential(network, head)
         costs[stride, dupsampling] = decoder_flops(model, lambda model=model: model(input)) / 1e9
-    assert costs[16, True] / costs[8, False] == pytest.approx(0.294, abs=0.03)
+    assert costs[16, True] / costs[8, False] == pytest.approx(897.94 / 3055.35, abs=0.005)
+    assert costs[8, False] / costs[16, False] > 3
 
 
 # --- A small model -----------------------------------------------------------------------------------------------------------------------------
