@@ -1,0 +1,139 @@
+// The CUDA kernels' bodies as host code: blocks and threads one after the other, a block's phases in order. Built by test_cuda_kernels.py
+// as a library for ctypes, and with -DSELF_TEST under the sanitizers as a program over random shapes.
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "common/plan.h"
+
+namespace mmpool_ext {
+namespace {
+
+enum Type { kFloat64, kFloat32, kFloat16, kBFloat16 };
+enum Operator { kLip, kLan, kPolynomial };
+
+struct Arguments {
+  void *input, *weight, *output, *grad_output, *grad_input, *grad_weight;
+  int64_t batch, channels;
+  int64_t window[2][6];  // an Axis each: input, output, kernel, stride, padding, dilation
+  int32_t op, type, weight_type, channels_last, backward;
+  int32_t lanes, phases, launches;  // out: how it was run
+};
+
+template <class Op, typename scalar_t, typename weight_t>
+void run(Arguments& arguments) {
+  const auto axis = [&](int i) {
+    const int64_t* a = arguments.window[i];
+    return Axis<int64_t>{a[0], a[1], a[2], a[3], a[4], a[5]};
+  };
+  const Problem<scalar_t, weight_t> problem{
+      {static_cast<const scalar_t*>(arguments.input), static_cast<const weight_t*>(arguments.weight), static_cast<scalar_t*>(arguments.output),
+       static_cast<const scalar_t*>(arguments.grad_output), static_cast<scalar_t*>(arguments.grad_input),
+       static_cast<weight_t*>(arguments.grad_weight)},
+      {axis(0), axis(1)},
+      arguments.batch,
+      arguments.channels,
+      arguments.channels_last != 0};
+  const auto launch = [&](const auto& body, const Grid& grid, size_t shared_bytes) {
+    using Body = std::remove_cv_t<std::remove_reference_t<decltype(body)>>;
+    arguments.lanes = grid.lanes;
+    arguments.phases = Body::phases;
+    ++arguments.launches;
+    if (grid.threads() > Grid::most || shared_bytes > 48 * 1024) std::abort();
+    const auto each_thread = [&](auto f) {
+      for (uint32_t z = 0; z < grid.block[2]; ++z)
+        for (uint32_t y = 0; y < grid.block[1]; ++y)
+          for (uint32_t x = 0; x < grid.block[0]; ++x) f(Thread{x, y, z});
+    };
+    for (int64_t block = 0; block < grid.blocks; ++block) {
+      std::vector<float> memory(shared_bytes / sizeof(float) + 4, std::nanf(""));
+      void* start = memory.data();
+      size_t room = memory.size() * sizeof(float);
+      float* shared = static_cast<float*>(std::align(16, shared_bytes, start, room));
+      each_thread([&](Thread thread) { body.first(block, thread, shared); });
+      if constexpr (Body::phases == 2) each_thread([&](Thread thread) { body.second(block, thread, shared); });
+    }
+  };
+  if (!arguments.backward) return plan_forward<Op>(problem, launch);
+  std::unique_ptr<char[]> rules;
+  plan_backward<Op>(problem, launch, [&](int64_t bytes) {
+    rules.reset(new char[bytes]);
+    return rules.get();
+  });
+}
+
+template <typename scalar_t, typename weight_t>
+void run(Arguments& arguments) {
+  if (arguments.op == kLip) run<LipOp, scalar_t, weight_t>(arguments);
+  if (arguments.op == kLan) run<LanOp, scalar_t, weight_t>(arguments);
+  if (arguments.op == kPolynomial) run<PolynomialOp, scalar_t, weight_t>(arguments);
+}
+
+}  // namespace
+}  // namespace mmpool_ext
+
+extern "C" void emulate(mmpool_ext::Arguments* arguments) {
+  using namespace mmpool_ext;
+  [[maybe_unused]] const bool same = arguments->type == arguments->weight_type;
+  switch (arguments->type) {
+    case kFloat32: return run<float, float>(*arguments);
+#ifdef SELF_TEST  // two of six pairs: it compiles in a fraction of the time
+    case kFloat16: return run<c10::Half, float>(*arguments);
+#else
+    case kFloat16: return same ? run<c10::Half, c10::Half>(*arguments) : run<c10::Half, float>(*arguments);
+    case kFloat64: return run<double, double>(*arguments);
+    case kBFloat16: return same ? run<c10::BFloat16, c10::BFloat16>(*arguments) : run<c10::BFloat16, float>(*arguments);
+#endif
+    default: std::abort();
+  }
+}
+
+#ifdef SELF_TEST
+// Every shape that `seed` draws, in buffers of exactly its size: the sanitizers see what reads or writes outside, overflows or is misaligned.
+int main() {
+  using namespace mmpool_ext;
+  std::mt19937 seed(0);
+  const auto draw = [&](int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(seed); };
+  int runs = 0;
+  for (; runs < 500; ++runs) {
+    Arguments arguments{};
+    arguments.batch = draw(1, 2);
+    arguments.channels = draw(0, 1) ? 8 * draw(1, 5) : draw(1, 5);
+    const int64_t fixed = draw(0, 3);  // half of the time one of the two fixed windows
+    for (auto& axis : arguments.window) {
+      const int64_t kernel = fixed < 2 ? fixed + 2 : draw(1, 4), stride = fixed < 2 ? 2 : draw(1, 3), padding = fixed < 2 ? fixed : draw(0, kernel / 2);
+      const int64_t dilation = fixed < 2 ? 1 : draw(1, 2), reach = dilation * (kernel - 1) + 1;
+      const int64_t size = draw(std::max<int64_t>(std::max<int64_t>(1, padding ? dilation : 1), reach - 2 * padding), draw(0, 9) ? 24 : 90);
+      const int64_t span = size + 2 * padding - reach;
+      const bool partial = draw(0, 1) && span % stride && (span / stride + 1) * stride < size + padding;
+      const int64_t result[6] = {size, span / stride + 1 + partial, kernel, stride, padding, dilation};
+      std::copy(result, result + 6, axis);
+    }
+    arguments.op = static_cast<int32_t>(draw(0, 2));
+    arguments.type = draw(0, 1) ? kFloat32 : kFloat16;
+    arguments.weight_type = kFloat32;
+    arguments.channels_last = static_cast<int32_t>(draw(0, 1));
+    const int64_t images = arguments.batch * arguments.channels;
+    const int64_t pixels = images * arguments.window[0][0] * arguments.window[1][0], windows = images * arguments.window[0][1] * arguments.window[1][1];
+    const size_t size = arguments.type == kFloat32 ? 4 : 2, weight_size = 4;
+    const int64_t weights = arguments.op == kPolynomial ? windows : pixels;
+    const size_t bytes[6] = {pixels * size, weights * weight_size, windows * size, windows * size, pixels * size, weights * weight_size};
+    void** pointers[6] = {&arguments.input,       &arguments.weight,     &arguments.output,
+                          &arguments.grad_output, &arguments.grad_input, &arguments.grad_weight};
+    std::vector<std::unique_ptr<char[]>> buffers;
+    for (int i = 0; i < 6; ++i) {
+      const size_t off = draw(0, 3) ? 0 : i == 1 || i == 5 ? weight_size : size;  // a slice may start anywhere
+      buffers.emplace_back(new char[off + bytes[i]]());
+      *pointers[i] = buffers.back().get() + off;
+    }
+    for (arguments.backward = 0; arguments.backward < 2; ++arguments.backward) emulate(&arguments);
+  }
+  std::printf("%d shapes\n", runs);
+}
+#endif
