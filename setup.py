@@ -7,8 +7,10 @@ Environment:
 """
 
 import os
+import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,8 +19,18 @@ from setuptools import setup
 WAY_OUT = 'or set MMPOOL_EXT_WITH_OPS=0 to do without compiled ops'
 
 
+def toolkit():
+    """Ask nvcc for its toolkit's folder: the nvcc on PATH may be a script far from it, which torch would take for the toolkit's own."""
+    nvcc = shutil.which('nvcc')
+    said = subprocess.run([nvcc, '--dryrun', '-x', 'cu', '-E', os.devnull], capture_output=True, text=True).stderr if nvcc else ''
+    top = re.search(r'^#\$ TOP=(.+)$', said, re.MULTILINE)
+    return os.path.realpath(top.group(1)) if top else None
+
+
 def extension():
     """Describe mmpool_ext._C: CPU kernels always, CUDA kernels where they can be compiled and used."""
+    if not os.environ.get('CUDA_HOME') and not os.environ.get('CUDA_PATH') and (home := toolkit()):
+        os.environ['CUDA_HOME'] = home
     try:
         import torch
         from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
