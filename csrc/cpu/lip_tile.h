@@ -15,6 +15,7 @@ namespace {
 // As integers that order like the floats: the compiler may then reorder the search. A NaN with a clear sign bit is larger than all.
 MMPOOL_CLONES float largest(const float* __restrict values, int64_t count) {
   int32_t best = INT32_MIN;
+  MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
     const int32_t bits = as_bits(values[i]), key = bits ^ ((bits >> 31) & INT32_MAX);
     best = best < key ? key : best;
@@ -22,11 +23,12 @@ MMPOOL_CLONES float largest(const float* __restrict values, int64_t count) {
   return as_float(best ^ ((best >> 31) & INT32_MAX));
 }
 
-// In place: exp(logit - center) * 2 ** -shift; `low` is where that becomes 0.
-MMPOOL_CLONES void exp_row(float* __restrict values, float center, float low, int32_t bias, int64_t count) {
+// exp(logit - center) * 2 ** -shift; `low` is where that becomes 0.
+MMPOOL_CLONES void exp_row(const float* __restrict logit, float* __restrict weight, float center, float low, int32_t bias, int64_t count) {
+  MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
-    const float x = values[i] - center;
-    values[i] = exp_shifted(x < low ? low : x, bias);
+    const float x = logit[i] - center;
+    weight[i] = exp_shifted(x < low ? low : x, bias);
   }
 }
 
@@ -38,6 +40,7 @@ MMPOOL_CLONES void add_rows(
   const float* __restrict x[kRows];
   float f[kRows];
   for (int r = 0; r < kRows; ++r) w[r] = weights[r], x[r] = inputs[r], f[r] = factors[r];
+  MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
     float t = 0.0f, s = 0.0f;
     for (int r = 0; r < kRows; ++r) {
@@ -51,6 +54,7 @@ MMPOOL_CLONES void add_rows(
 }
 
 MMPOOL_CLONES void add_row(const float* __restrict w, const float* __restrict x, float f, float* __restrict total, float* __restrict sum, int64_t count) {
+  MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
     const float weight = f * w[i];
     total[i] += weight;
@@ -71,11 +75,14 @@ MMPOOL_CLONES int32_t add_taps(
     float* __restrict out = totals + group * lanes;
     float* __restrict mean = means + group * lanes;
     if constexpr (kTaps == 0) {
+      MMPOOL_INDEPENDENT
       for (int64_t i = 0; i < lanes; ++i) out[i] = outside[i], mean[i] = 0.0f;
       for (int64_t j = 0; j < count; ++j) {
         const int64_t tap = taps[j];
+        MMPOOL_INDEPENDENT
         for (int64_t i = 0; i < lanes; ++i) out[i] += t[tap + i], mean[i] += s[tap + i];
       }
+      MMPOOL_INDEPENDENT
       for (int64_t i = 0; i < lanes; ++i) {
         mean[i] /= out[i];
         bad |= out[i] > kTiny ? 0 : 1;
@@ -83,6 +90,7 @@ MMPOOL_CLONES int32_t add_taps(
     } else {
       int64_t tap[kTaps];
       for (int j = 0; j < kTaps; ++j) tap[j] = taps[j];
+      MMPOOL_INDEPENDENT
       for (int64_t i = 0; i < lanes; ++i) {
         float a = outside[i], b = 0.0f;
         for (int j = 0; j < kTaps; ++j) {
@@ -100,6 +108,7 @@ MMPOOL_CLONES int32_t add_taps(
 
 // In place: the output gradient over the window's total; 0 where the window is done again elsewhere.
 MMPOOL_CLONES void divide_good(float* __restrict grad, float* __restrict means, const float* __restrict totals, int64_t count) {
+  MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
     const float share = grad[i] / totals[i], mean = means[i];
     grad[i] = totals[i] > kTiny ? share : 0.0f;
@@ -119,6 +128,7 @@ MMPOOL_CLONES void spread_row(
       const float* __restrict x = input + at;
       float* __restrict gx = to_input + at;
       float* __restrict gl = to_logit + at;
+      MMPOOL_INDEPENDENT
       for (int64_t i = 0; i < lanes; ++i) {
         const float share = factor * g[i];
         gx[i] += share;
@@ -129,6 +139,7 @@ MMPOOL_CLONES void spread_row(
 }
 
 MMPOOL_CLONES void scale_both(const float* __restrict weight, float* __restrict a, float* __restrict b, int64_t count) {
+  MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
     a[i] *= weight[i];
     b[i] *= weight[i];
@@ -147,10 +158,10 @@ struct LipRows {
     for (int64_t cells = window.y.kernel * window.x.kernel; cells > 1; cells = (cells + 1) / 2) ++headroom;
   }
 
-  void prepare(const Strip& strip, Row& row) const {
+  void prepare(const Windows& windows, Row& row) const {
+    const Strip& strip = windows.strip;
     float* weight = row.parts[1];
-    fill(strip.empty, weight, -infinity<float>());
-    const float top = largest(weight, strip.length);
+    const float top = largest(windows.staged, strip.length);
     if (!(std::abs(top) <= 1e30f)) {
       std::fill_n(weight, strip.length, 0.0f);
       row.level = -infinity<double>();
@@ -158,7 +169,7 @@ struct LipRows {
     }
     const float center = std::abs(top) > 1e3f ? top : 0.0f;  // between logits this large the difference is exact
     const int32_t shift = static_cast<int32_t>(std::lrint((top - center) * 1.44269504f)) + headroom;
-    exp_row(weight, center, static_cast<float>((shift - 127) * 0.6931471805599453), kRoundBits + shift - 127, strip.length);
+    exp_row(windows.staged, weight, center, static_cast<float>((shift - 127) * 0.6931471805599453), kRoundBits + shift - 127, strip.length);
     row.level = center * 1.4426950408889634 + shift;
   }
 

@@ -11,6 +11,7 @@ constexpr float kZeroExponent = -1e30f;  // the logarithm of 0: any alpha > 1e-2
 
 // Exponent and fraction of log2(max(x, 0)); NaN where the definition is needed.
 MMPOOL_CLONES void log_row(const float* __restrict input, float* __restrict exponent, float* __restrict fraction, int64_t count) {
+  MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
     const float x = input[i];
     float e, f;
@@ -23,20 +24,13 @@ MMPOOL_CLONES void log_row(const float* __restrict input, float* __restrict expo
 
 // The cell of each window that lies at a column offset, from its row: for every lane, in[group * step + lane] belongs to out[group * lanes + lane].
 
-// Largest pixel and its logarithm so far.
-MMPOOL_CLONES void raise_top(
-    const float* x, const float* exponent, const float* fraction, int64_t groups, int64_t lanes, int64_t step, float* top, float* top_exponent,
-    float* top_fraction) {
+// Largest pixel so far.
+MMPOOL_CLONES void raise_top(const float* x, int64_t groups, int64_t lanes, int64_t step, float* top) {
   for (int64_t group = 0; group < groups; ++group) {
-    const float *__restrict in = x + group * step, *__restrict e = exponent + group * step, *__restrict f = fraction + group * step;
-    float *__restrict best = top + group * lanes, *__restrict te = top_exponent + group * lanes, *__restrict tf = top_fraction + group * lanes;
-    for (int64_t i = 0; i < lanes; ++i) {
-      const bool larger = in[i] > best[i];
-      const float old_e = te[i], new_e = e[i], old_f = tf[i], new_f = f[i], old = best[i], fresh = in[i];
-      te[i] = larger ? new_e : old_e;
-      tf[i] = larger ? new_f : old_f;
-      best[i] = larger ? fresh : old;
-    }
+    const float* __restrict in = x + group * step;
+    float* __restrict best = top + group * lanes;
+    MMPOOL_INDEPENDENT
+    for (int64_t i = 0; i < lanes; ++i) best[i] = best[i] < in[i] ? in[i] : best[i];
   }
 }
 
@@ -49,6 +43,7 @@ MMPOOL_CLONES void add_power(
     const float *__restrict valid = inside + group * step, *__restrict a = alpha + group * lanes;
     const float *__restrict te = top_exponent + group * lanes, *__restrict tf = top_fraction + group * lanes;
     float *__restrict total = totals + group * lanes, *__restrict sum = sums + group * lanes;
+    MMPOOL_INDEPENDENT
     for (int64_t i = 0; i < lanes; ++i) {
       const float value = in[i] < 0.0f ? 0.0f : in[i];
       const float weight = valid[i] * exp2_bounded(a[i] * ((e[i] - te[i]) + (f[i] - tf[i])));
@@ -61,6 +56,7 @@ MMPOOL_CLONES void add_power(
 // Sums to means; a total of 0 says that the window is to be done again, and so does the result.
 MMPOOL_CLONES int32_t divide_windows(const float* __restrict alpha, float* __restrict totals, float* __restrict means, int64_t count) {
   int32_t bad = 0;
+  MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
     const float a = alpha[i], total = totals[i];
     const bool usual = ((a == 0.0f) | (a >= 1e-20f)) & (total > kTiny);
@@ -73,6 +69,7 @@ MMPOOL_CLONES int32_t divide_windows(const float* __restrict alpha, float* __res
 
 // In place: grad_output to its share of the total, 0 where the window is done again elsewhere; top to the mean in units of it.
 MMPOOL_CLONES void share_windows(const float* __restrict totals, const float* __restrict means, float* __restrict grad_output, float* __restrict top, int64_t count) {
+  MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
     const float share = grad_output[i] / totals[i], ratio = means[i] / top[i];
     grad_output[i] = totals[i] > kTiny ? share : 0.0f;
@@ -91,6 +88,7 @@ MMPOOL_CLONES void spread_power(
     const float *__restrict te = top_exponent + group * lanes, *__restrict tf = top_fraction + group * lanes;
     const float *__restrict r = ratio + group * lanes, *__restrict m = means + group * lanes, *__restrict share = shares + group * lanes;
     float *__restrict gx = to_input + group * step, *__restrict ga = to_alpha + group * lanes;
+    MMPOOL_INDEPENDENT
     for (int64_t i = 0; i < lanes; ++i) {
       const float value = in[i] < 0.0f ? 0.0f : in[i], log = (e[i] - te[i]) + (f[i] - tf[i]);
       const float weight = valid[i] * exp2_bounded(a[i] * log);
@@ -106,6 +104,7 @@ MMPOOL_CLONES void spread_power(
 }
 
 MMPOOL_CLONES void drop_negative(const float* __restrict input, float* __restrict grad, int64_t count) {
+  MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
     const float kept = grad[i];
     grad[i] = input[i] < 0.0f ? 0.0f : kept;
@@ -125,20 +124,15 @@ class PolynomialRows {
     fill(strip.empty, inside_.data(), 0.0f);
   }
 
-  void prepare(const Strip& strip, Row& row) const { log_row(row.parts[0], row.parts[1], row.parts[2], strip.length); }
+  void prepare(const Windows& windows, Row& row) const { log_row(row.parts[0], row.parts[1], row.parts[2], windows.strip.length); }
 
   bool pool(Windows& windows) {
     const Strip& strip = windows.strip;
     std::fill(top_.begin(), top_.end(), 0.0f);
-    std::fill(top_exponent_.begin(), top_exponent_.end(), kZeroExponent);
-    std::fill(top_fraction_.begin(), top_fraction_.end(), 0.0f);
     std::copy_n(windows.guard, strip.outputs(), windows.totals);
     std::fill_n(windows.means, strip.outputs(), 0.0f);
-    for_each_cell(windows, [&](const Row& row, int64_t tap) {
-      raise_top(
-          row.parts[0] + tap, row.parts[1] + tap, row.parts[2] + tap, strip.groups, strip.lanes, strip.step, top_.data(), top_exponent_.data(),
-          top_fraction_.data());
-    });
+    for_each_cell(windows, [&](const Row& row, int64_t tap) { raise_top(row.parts[0] + tap, strip.groups, strip.lanes, strip.step, top_.data()); });
+    log_row(top_.data(), top_exponent_.data(), top_fraction_.data(), strip.outputs());
     for_each_cell(windows, [&](const Row& row, int64_t tap) {
       add_power(
           row.parts[0] + tap, row.parts[1] + tap, row.parts[2] + tap, inside_.data() + tap, windows.weight, top_exponent_.data(),

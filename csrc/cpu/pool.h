@@ -91,13 +91,16 @@ Tile<scalar_t> tile_of(const at::Tensor& dense, bool channels_last, int64_t n, i
 // Call f(n, c, strip, begin, end) for every tile and its share [begin, end) of `rows`, in parallel; f is made once a thread by `make`.
 template <typename Make>
 void for_each_tile(const at::Tensor& input, const Window<int64_t>& window, bool channels_last, int64_t rows, const Make& make) {
-  constexpr int64_t kBuffer = 512;  // floats: a dozen buffers stay in the first-level cache
   const int64_t batch = input.size(0), channels = input.size(1);
   if (batch * channels == 0) return;
-  const int64_t width = Strip(window.x, channels_last, 1).length;
-  const int64_t wanted = channels_last ? whole_blocks(kBuffer * kBlock / width) : std::max<int64_t>(1, kBuffer / width);
-  const int64_t threads = at::get_num_threads();
-  const int64_t units = std::min({channels, wanted, channels_last ? channels : (batch * channels + threads - 1) / threads});
+  const int64_t threads = at::get_num_threads(), width = Strip(window.x, channels_last, 1).length;
+  int64_t units;
+  if (channels_last) {  // long runs of memory count for more than the cache
+    const int64_t cuts = std::max<int64_t>(1, channels * window.x.input / 8192);
+    units = std::min(channels, whole_blocks((channels + cuts - 1) / cuts));
+  } else {  // a dozen buffers of 512 floats stay in the first-level cache
+    units = std::clamp<int64_t>(512 / width, 1, std::min(channels, (batch * channels + threads - 1) / threads));
+  }
   const Strip strip(window.x, channels_last, units), rest(window.x, channels_last, channels % units == 0 ? units : channels % units);
   const int64_t blocks = (channels + units - 1) / units, tiles = batch * blocks;
   const int64_t parts = std::max<int64_t>(1, std::min(rows / 16, 4 * threads / tiles));  // of a tile's rows, where tiles are few
@@ -111,18 +114,21 @@ void for_each_tile(const at::Tensor& input, const Window<int64_t>& window, bool 
   });
 }
 
+// By a fast method, which float64 has none of.
 template <typename Method>
 void tile_forward(const char* op, const at::Tensor& input, const at::Tensor& weight, const at::Tensor& output, const Window<int64_t>& window) {
   const bool last = input.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
   dispatch(op, input, weight, [&](auto scalar, auto weight_scalar) {
     using scalar_t = decltype(scalar);
     using weight_t = decltype(weight_scalar);
-    for_each_tile(input, window, last, window.y.output, [&](const Strip& strip) {
-      return [&, pool = TilePool<Method, scalar_t, weight_t>(window, strip, false)](int64_t n, int64_t c, int64_t begin, int64_t end) mutable {
-        pool.forward(
-            tile_of<const scalar_t>(input, last, n, c), tile_of<const weight_t>(weight, last, n, c), tile_of<scalar_t>(output, last, n, c), begin, end);
-      };
-    });
+    if constexpr (!std::is_same_v<scalar_t, double>) {
+      for_each_tile(input, window, last, window.y.output, [&](const Strip& strip) {
+        return [&, pool = TilePool<Method, scalar_t, weight_t>(window, strip, false)](int64_t n, int64_t c, int64_t begin, int64_t end) mutable {
+          pool.forward(
+              tile_of<const scalar_t>(input, last, n, c), tile_of<const weight_t>(weight, last, n, c), tile_of<scalar_t>(output, last, n, c), begin, end);
+        };
+      });
+    }
   });
 }
 
@@ -134,13 +140,15 @@ void tile_backward(
   dispatch(op, input, weight, [&](auto scalar, auto weight_scalar) {
     using scalar_t = decltype(scalar);
     using weight_t = decltype(weight_scalar);
-    for_each_tile(input, window, last, window.y.input, [&](const Strip& strip) {
-      return [&, pool = TilePool<Method, scalar_t, weight_t>(window, strip, true)](int64_t n, int64_t c, int64_t begin, int64_t end) mutable {
-        pool.backward(
-            tile_of<const scalar_t>(grad_output, last, n, c), tile_of<const scalar_t>(input, last, n, c), tile_of<const weight_t>(weight, last, n, c),
-            tile_of<scalar_t>(grad_input, last, n, c), tile_of<weight_t>(grad_weight, last, n, c), begin, end);
-      };
-    });
+    if constexpr (!std::is_same_v<scalar_t, double>) {
+      for_each_tile(input, window, last, window.y.input, [&](const Strip& strip) {
+        return [&, pool = TilePool<Method, scalar_t, weight_t>(window, strip, true)](int64_t n, int64_t c, int64_t begin, int64_t end) mutable {
+          pool.backward(
+              tile_of<const scalar_t>(grad_output, last, n, c), tile_of<const scalar_t>(input, last, n, c), tile_of<const weight_t>(weight, last, n, c),
+              tile_of<scalar_t>(grad_input, last, n, c), tile_of<weight_t>(grad_weight, last, n, c), begin, end);
+        };
+      });
+    }
   });
 }
 

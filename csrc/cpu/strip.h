@@ -31,8 +31,8 @@ struct Strip {
   int64_t groups, lanes, step;    // channels_last: a window is a group. NCHW: a plane is
   int64_t length;                 // floats in a buffer of input columns
   std::vector<int64_t> taps;
-  std::vector<std::pair<int64_t, int64_t>> idle;  // runs [first, last) of a buffer that no window looks at, or that are padding
-  std::vector<std::pair<int64_t, int64_t>> empty;  // those of them that no input column is loaded into
+  std::vector<std::pair<int64_t, int64_t>> empty;  // runs [first, last) of a buffer that no input column is loaded into
+  std::vector<std::pair<int64_t, int64_t>> unseen;  // runs of input columns that no window looks at
 
   Strip(const Axis<int64_t>& axis, bool channels_last, int64_t units) : axis(axis), channels_last(channels_last), units(units) {
     const int64_t reach = axis.dilation * (axis.kernel - 1);
@@ -57,7 +57,8 @@ struct Strip {
       }
     }
     empty = runs_without(loaded);
-    idle = runs_without(used);
+    for (int64_t i = 0; i < length; ++i) used[i] = used[i] || !loaded[i];
+    unseen = runs_without(used);
   }
 
   // Where the input column x, padding included, of a plane lies in a buffer.
@@ -86,10 +87,10 @@ inline void fill(const std::vector<std::pair<int64_t, int64_t>>& runs, float* bu
 
 namespace {
 
-// Ask for the row after the next: planes side by side are too many short streams for the hardware to see through.
+// Ask for what comes `ahead`: planes side by side are too many short streams for the hardware to see through.
 template <typename scalar_t>
-inline void prefetch_rows(const scalar_t* row, int64_t count) {
-  for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(scalar_t))) __builtin_prefetch(row + 2 * count + i);
+inline void prefetch(const scalar_t* from, int64_t ahead, int64_t count) {
+  for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(scalar_t))) __builtin_prefetch(from + ahead + i);
 }
 
 // Pairs of neighbouring columns to two buffers, and back; `count` columns of each plane.
@@ -100,7 +101,8 @@ MMPOOL_CLONES void split_pairs(
     const scalar_t* __restrict from = source + plane * source_step;
     float* __restrict even = first + plane * step;
     float* __restrict odd = second + plane * step;
-    prefetch_rows(from, count);
+    prefetch(from, 2 * count, count);
+    MMPOOL_INDEPENDENT
     for (int64_t i = 0; i < count / 2; ++i) {
       even[i] = static_cast<float>(from[2 * i]);
       odd[i] = static_cast<float>(from[2 * i + 1]);
@@ -116,6 +118,7 @@ MMPOOL_CLONES void join_pairs(
     const float* __restrict even = first + plane * step;
     const float* __restrict odd = second + plane * step;
     scalar_t* __restrict to = target + plane * target_step;
+    MMPOOL_INDEPENDENT
     for (int64_t i = 0; i < count / 2; ++i) {
       to[2 * i] = static_cast<scalar_t>(even[i]);
       to[2 * i + 1] = static_cast<scalar_t>(odd[i]);
@@ -124,13 +127,15 @@ MMPOOL_CLONES void join_pairs(
   }
 }
 
-// `rows` runs of `count` values.
+// `rows` runs of `count` values; the same will be asked for from `ahead` next, if that is not 0.
 template <typename source_t, typename target_t>
-MMPOOL_CLONES void copy_runs(const source_t* source, int64_t source_step, target_t* target, int64_t target_step, int64_t rows, int64_t count) {
+MMPOOL_CLONES void copy_runs(
+    const source_t* source, int64_t source_step, target_t* target, int64_t target_step, int64_t rows, int64_t count, int64_t ahead = 0) {
   if (count % kBlock == 0) {
     for (int64_t row = 0; row < rows; ++row) {
       const source_t* __restrict from = source + row * source_step;
       target_t* __restrict to = target + row * target_step;
+      if (ahead != 0) prefetch(from, ahead, count);
       for (int64_t block = 0; block < count; block += kBlock) {
         for (int64_t i = block; i < block + kBlock; ++i) to[i] = static_cast<target_t>(static_cast<float>(from[i]));
       }
@@ -140,6 +145,8 @@ MMPOOL_CLONES void copy_runs(const source_t* source, int64_t source_step, target
   for (int64_t row = 0; row < rows; ++row) {
     const source_t* __restrict from = source + row * source_step;
     target_t* __restrict to = target + row * target_step;
+    if (ahead != 0) prefetch(from, ahead, count);
+    MMPOOL_INDEPENDENT
     for (int64_t i = 0; i < count; ++i) to[i] = static_cast<target_t>(static_cast<float>(from[i]));
   }
 }
@@ -150,9 +157,9 @@ void load(const Strip& strip, const Tile<const scalar_t>& tile, int64_t y, float
   const scalar_t* source = tile.data + y * tile.row;
   const int64_t width = strip.axis.input, stride = strip.axis.stride;
   if (strip.channels_last) {
-    copy_runs(source, tile.column, buffer + strip.offset(0, 0), strip.pitch, width, strip.units);
+    copy_runs(source, tile.column, buffer + strip.offset(0, 0), strip.pitch, width, strip.units, tile.row);
   } else if (stride == 1) {
-    copy_runs(source, tile.unit, buffer + strip.offset(0, 0), strip.step, strip.units, width);
+    copy_runs(source, tile.unit, buffer + strip.offset(0, 0), strip.step, strip.units, width, 2 * width);
   } else if (stride == 2) {
     split_pairs(source, tile.unit, buffer + strip.offset(0, 0), buffer + strip.offset(1, 0), strip.step, strip.units, width);
   } else {

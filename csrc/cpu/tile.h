@@ -26,6 +26,7 @@ struct Windows {
   float *weight, *grad_weight;     // of the windows, where the rule has a weight per window
   float* grad_output;
   float *totals, *means, *guard;   // a window whose total is not above kTiny is done again
+  float* staged;                   // the weights of an input row as they were loaded; -inf outside the image
   float *first, *second;           // buffers of strip.length floats, free for use
 };
 
@@ -39,17 +40,18 @@ class TilePool {
 
  public:
   TilePool(const Window<int64_t>& window, const Strip& strip, bool backward)
-      : method_(window, strip), window_(window), strip_(strip), rows_(window.y.dilation * (window.y.kernel - 1) + 1), windows_{strip, {}, {}, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr}, backward_(backward) {
+      : method_(window, strip), window_(window), strip_(strip), rows_(window.y.dilation * (window.y.kernel - 1) + 1), windows_{strip, {}, {}, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr}, backward_(backward) {
     const int64_t parts = Method::kParts + (backward_ ? Method::kGradients : 0), outputs = strip.outputs();
-    memory_.assign((static_cast<int64_t>(rows_.size()) * parts + 2) * strip.length + 6 * outputs, 0.0f);
+    memory_.assign((static_cast<int64_t>(rows_.size()) * parts + 3) * strip.length + 6 * outputs, 0.0f);
     float* next = memory_.data();
     const auto take = [&next](int64_t count) { return (next += count) - count; };
     for (Row& row : rows_) {
       for (int64_t part = 0; part < parts; ++part) row.parts[part] = take(strip.length);
     }
-    windows_.first = take(strip.length), windows_.second = take(strip.length);
+    windows_.staged = take(strip.length), windows_.first = take(strip.length), windows_.second = take(strip.length);
     windows_.weight = take(outputs), windows_.grad_weight = take(outputs), windows_.grad_output = take(outputs);
     windows_.totals = take(outputs), windows_.means = take(outputs), windows_.guard = take(outputs);
+    fill(strip.empty, windows_.staged, -infinity<float>());
     windows_.factors.resize(window.y.kernel);
     std::fill_n(windows_.guard, outputs, 1.0f);
     for (int64_t ox = 0; ox < window.x.output; ++ox) {
@@ -107,9 +109,9 @@ class TilePool {
       if (row.y != y) {
         row.y = y;
         load(strip_, input, y, row.parts[0]);
-        fill(strip_.idle, row.parts[0], 0.0f);
-        if constexpr (!kPerWindow) load(strip_, weight, y, row.parts[1]);
-        method_.prepare(strip_, row);
+        fill(strip_.unseen, row.parts[0], 0.0f);  // an infinity there would spoil idle lanes
+        if constexpr (!kPerWindow) load(strip_, weight, y, windows_.staged);
+        method_.prepare(windows_, row);
         if (backward_) {
           for (int part = Method::kParts; part < Method::kParts + Method::kGradients; ++part) std::fill_n(row.parts[part], strip_.length, 0.0f);
         }

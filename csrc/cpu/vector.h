@@ -12,6 +12,13 @@
 #define MMPOOL_CLONES
 #endif
 
+// Before a loop whose turns do not depend on each other: the buffers are disjoint, which pointers computed in a loop do not tell.
+#if defined(__GNUC__) && !defined(__clang__)
+#define MMPOOL_INDEPENDENT _Pragma("GCC ivdep")
+#else
+#define MMPOOL_INDEPENDENT
+#endif
+
 namespace mmpool_ext {
 
 constexpr int64_t kBlock = 16;
@@ -34,13 +41,18 @@ inline int32_t as_bits(float value) {
 constexpr float kRound = 12582912.0f;  // 1.5 * 2 ** 23
 constexpr int32_t kRoundBits = 0x4B400000;
 
+// 2 ** (n - bias) for the integer n in the low bits of `rounded`, as exponent bits; of a NaN anything.
+inline float power_of_two(float rounded, int32_t bias) {
+  return as_float(static_cast<int32_t>((static_cast<uint32_t>(as_bits(rounded)) - static_cast<uint32_t>(bias)) << 23));
+}
+
 // exp(x) * 2 ** -shift, where `bias` is kRoundBits + shift - 127: never below exponent 0 for x >= (shift - 127) * ln 2, and exactly 0 there.
 inline float exp_shifted(float x, int32_t bias) {
   const float rounded = x * 1.44269504f + kRound;
   const float n = rounded - kRound;
   const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;  // ln 2 in two parts; the first has few bits, so n times it is exact
   const float q = 0.5f + r * (0.16666576f + r * (0.04166637f + r * (0.00836323f + r * 0.00139412f)));
-  return (1.0f + (r + r * r * q)) * as_float((as_bits(rounded) - bias) << 23);
+  return (1.0f + (r + r * r * q)) * power_of_two(rounded, bias);
 }
 
 // 2 ** x for x < 127; exactly 0 below -126.5.
@@ -49,12 +61,12 @@ inline float exp2_bounded(float x) {
   const float rounded = low + kRound;
   const float f = low - (rounded - kRound);
   const float q = 0.69314718f + f * (0.24022651f + f * (0.05550357f + f * (0.00961803f + f * (0.00133910f + f * 0.00015470f))));
-  return (1.0f + f * q) * as_float((as_bits(rounded) - (kRoundBits - 127)) << 23);
+  return (1.0f + f * q) * power_of_two(rounded, kRoundBits - 127);
 }
 
 // log2(x) = exponent + fraction for normal x, the fraction in [-0.5, 0.5].
 inline void log2_split(float x, float& exponent, float& fraction) {
-  const int32_t bits = as_bits(x) - 0x3F3504F3;  // sqrt(1/2): mantissas between it and its double
+  const int32_t bits = static_cast<int32_t>(static_cast<uint32_t>(as_bits(x)) - 0x3F3504F3u);  // sqrt(1/2): mantissas from it to its double
   exponent = static_cast<float>(bits >> 23);
   const float z = as_float((bits & 0x007FFFFF) + 0x3F3504F3) - 1.0f;
   fraction = z * (1.44269502f + z * (-0.72134733f + z * (0.48089790f + z * (-0.36069646f + z * (0.28858545f + z * (-0.23963550f +

@@ -8,7 +8,7 @@ import torch
 from pooling_cases import LAYOUTS, OPS, run
 from torch.testing import assert_close
 
-from mmpool_ext.ops import _extension, lip_pool2d
+from mmpool_ext.ops import _extension
 
 parametrize_op = pytest.mark.parametrize('op', OPS.values(), ids=OPS)
 native = pytest.mark.skipif(not _extension.LOADED, reason=f'compiled ops are not built: {_extension.BUILD}')
@@ -129,23 +129,29 @@ def test_cuda_gives_what_the_cpu_gives(op):
 
 
 @native
-def test_more_than_one_thread_runs():
-    """``at::parallel_for`` is serial, silently, in an extension compiled without -fopenmp: count the threads that spend time."""
-    import os
-    import threading
+@parametrize_op
+def test_derivatives_to_second_order_through_the_compiled_op(op):
+    input, weight, _ = op.arguments((1, 2, 4, 5), WINDOW, torch.Generator().manual_seed(3))
+    tensors = (input + 0.1).requires_grad_(), (weight.abs() + 0.5).requires_grad_()
+    function = lambda input, weight: op.public(input, weight, backend='native', **WINDOW)  # noqa: E731
+    assert torch.autograd.gradcheck(function, tensors)
+    assert torch.autograd.gradgradcheck(function, tensors)
 
-    if (os.cpu_count() or 1) < 2:
-        pytest.skip('one core')
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        input = torch.rand(8, 16, 64, 64)
-        lip_pool2d(input, input, backend='native')
-        ticks = lambda: {t: int(open(f'/proc/self/task/{t}/stat').read().rsplit(')', 1)[1].split()[11]) for t in os.listdir('/proc/self/task')}  # noqa: E731, SIM115
-        start = ticks()
-        for _ in range(100):
-            lip_pool2d(input, input, backend='native')
-        busy = {thread: spent - start.get(thread, 0) for thread, spent in ticks().items()}
-        assert sorted(busy.values())[-2] > 0.2 * busy[str(threading.get_native_id())]
-    finally:
-        torch.set_num_threads(before)
+
+@parametrize_op
+@pytest.mark.parametrize('dynamo', [True, False])
+def test_onnx_export_runs(op, dynamo, tmp_path):
+    for module in ('onnx', 'onnxscript', 'onnxruntime'):
+        pytest.importorskip(module)
+    import onnxruntime
+
+    class Module(torch.nn.Module):
+        def forward(self, input, weight):
+            return op.public(input, weight, **WINDOW)
+
+    tensors = [tensor.float() for tensor in arguments(op)[:2]]
+    path = str(tmp_path / 'pool.onnx')
+    torch.onnx.export(Module(), tuple(tensors), path, dynamo=dynamo, input_names=['input', 'weight'])
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    (got,) = session.run(None, dict(zip(('input', 'weight'), (tensor.numpy() for tensor in tensors), strict=True)))
+    assert_close(torch.from_numpy(got), op.public(*tensors, **WINDOW), atol=1e-4, rtol=1e-4)

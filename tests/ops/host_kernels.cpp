@@ -1,0 +1,115 @@
+// Runs the CPU kernels without PyTorch, on buffers of exactly the right size, against the definition in float64; built with sanitizers.
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <random>
+
+#include "cpu/lip_tile.h"
+#include "cpu/polynomial_tile.h"
+
+using namespace mmpool_ext;
+
+namespace {
+
+std::mt19937 generator(0);
+double worst = 0;
+
+template <typename T>
+struct Buffer {  // on the heap by itself, so that the sanitizer sees one element too far
+  std::unique_ptr<T[]> data;
+  explicit Buffer(int64_t count) : data(new T[count]()) {}
+};
+
+void compare(double got, double expected, double scale) {
+  if (std::isnan(got) && std::isnan(expected)) return;
+  const double error = std::abs(got - expected) / scale;
+  if (!(error <= worst)) worst = error;  // also where one alone is NaN
+}
+
+template <template <typename> class Rule, typename Method>
+void run(const Axis<int64_t>& rows, const Axis<int64_t>& columns, bool channels_last, int64_t units, int extremes) {
+  constexpr bool kPerWindow = Rule<float>::kWeightPerWindow;
+  const Window<int64_t> window{rows, columns};
+  const int64_t in = rows.input * columns.input, out = rows.output * columns.output, weights = kPerWindow ? out : in;
+  Buffer<float> x(units * in), f(units * weights), g(units * out), y(units * out), gx(units * in), gf(units * weights);
+  std::normal_distribution<float> normal;
+  for (int64_t i = 0; i < units * in; ++i) x.data[i] = kPerWindow ? std::max(0.0f, normal(generator)) : normal(generator);
+  for (int64_t i = 0; i < units * weights; ++i) f.data[i] = kPerWindow ? std::abs(8 * normal(generator)) : 3 * normal(generator);
+  for (int64_t i = 0; i < units * out; ++i) g.data[i] = normal(generator);
+  for (int64_t i = 0; extremes && i < units * weights; ++i) {
+    const auto kind = generator() % 12;
+    if (kPerWindow) {
+      f.data[i] = kind == 0 ? 0.0f : kind == 1 ? 1.0f : kind == 2 ? 35.0f : f.data[i];
+    } else {
+      f.data[i] = kind < 2 ? -INFINITY : kind == 2 ? -300.0f : kind == 3 ? 90.0f : f.data[i];
+    }
+    if (extremes == 2 && generator() % 50 == 0) f.data[i] = NAN;
+  }
+  for (int64_t i = 0; kPerWindow && extremes && i < units * in; ++i) {
+    const auto kind = generator() % 12;
+    x.data[i] = kind == 0 ? 1e-40f : kind == 1 ? -1.0f : x.data[i];
+  }
+  const auto tile = [&](auto* data, int64_t height, int64_t width) {
+    using T = std::remove_pointer_t<decltype(data)>;
+    return channels_last ? Tile<T>{data, width * units, units, 1} : Tile<T>{data, width, 1, height * width};
+  };
+  const float *cx = x.data.get(), *cf = f.data.get(), *cg = g.data.get();
+  const auto tx = tile(cx, rows.input, columns.input);
+  const auto tg = tile(cg, rows.output, columns.output), tf = kPerWindow ? tile(cf, rows.output, columns.output) : tile(cf, rows.input, columns.input);
+  const auto ty = tile(y.data.get(), rows.output, columns.output), tgx = tile(gx.data.get(), rows.input, columns.input);
+  const auto tgf = kPerWindow ? tile(gf.data.get(), rows.output, columns.output) : tile(gf.data.get(), rows.input, columns.input);
+  const Strip strip(columns, channels_last, units);
+  TilePool<Method, float, float> forward(window, strip, false), backward(window, strip, true);
+  const int64_t cut_out = rows.output / 2, cut_in = rows.input / 3;  // as two tasks would share the tile
+  forward.forward(tx, tf, ty, 0, cut_out);
+  forward.forward(tx, tf, ty, cut_out, rows.output);
+  if (cut_in > 0) backward.backward(tg, tx, tf, tgx, tgf, 0, cut_in);
+  backward.backward(tg, tx, tf, tgx, tgf, cut_in, rows.input);
+  for (int64_t unit = 0; unit < units; ++unit) {
+    const Planes<float, float, int64_t> planes{tx.plane(unit), tf.plane(unit)};
+    const auto grad = tg.plane(unit);
+    std::vector<Rule<double>> rules(out);
+    for (int64_t oy = 0; oy < rows.output; ++oy) {
+      for (int64_t ox = 0; ox < columns.output; ++ox) {
+        const auto rule = rules[oy * columns.output + ox] = measure<Rule<double>, double>(window, planes, oy, ox);
+        compare(ty.plane(unit)(oy, ox), rule.output(), 1);
+        if constexpr (kPerWindow) compare(tgf.plane(unit)(oy, ox), gather_window<Rule<double>, double>(window, planes, grad, rule, oy, ox), 1);
+      }
+    }
+    const Plane<const Rule<double>, int64_t> known{rules.data(), columns.output, 1};
+    std::vector<Gradients<double>> sums;
+    Gradients<double> scale{1, 1};  // of the plane: contributions to a pixel may cancel, and near a zero pixel they are large
+    for (int64_t iy = 0; iy < rows.input; ++iy) {
+      for (int64_t ix = 0; ix < columns.input; ++ix) {
+        sums.push_back(gather<Rule<double>, double>(window, planes, grad, known, iy, ix));
+        scale.input = std::fmax(scale.input, std::abs(sums.back().input));
+        scale.weight = std::fmax(scale.weight, std::abs(sums.back().weight));
+      }
+    }
+    for (int64_t i = 0; i < in; ++i) {
+      const int64_t iy = i / columns.input, ix = i % columns.input;
+      compare(tgx.plane(unit)(iy, ix), sums[i].input, scale.input);
+      if constexpr (!kPerWindow) compare(tgf.plane(unit)(iy, ix), sums[i].weight, scale.weight);
+    }
+  }
+}
+
+Axis<int64_t> axis(bool dilated) {
+  const auto draw = [](int64_t low, int64_t high) { return low + static_cast<int64_t>(generator() % (high - low + 1)); };
+  const int64_t kernel = draw(1, 5), stride = draw(1, 4), padding = draw(0, kernel / 2), dilation = dilated && kernel > 2 ? draw(1, 3) : 1;
+  const int64_t reach = dilation * (kernel - 1), input = std::max(dilation, reach + 1 - 2 * padding) + draw(0, 40);
+  return {input, (input + 2 * padding - reach - 1) / stride + 1, kernel, stride, padding, dilation};
+}
+
+}  // namespace
+
+int main() {
+  for (int round = 0; round < 250; ++round) {
+    const bool channels_last = round % 2;
+    const int64_t units = 1 + static_cast<int64_t>(generator() % (channels_last ? 40 : 4));
+    run<Lip, LipRows>(axis(true), axis(true), channels_last, units, round % 3);
+    run<Polynomial, PolynomialRows>(axis(false), axis(false), channels_last, units, round % 3);
+  }
+  std::printf("largest deviation %.3g\n", worst);
+  return worst < 2e-5 ? 0 : 1;  // an alpha of 30 makes 30 times the rounding of a ratio
+}

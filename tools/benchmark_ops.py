@@ -1,0 +1,338 @@
+#!/usr/bin/env python
+"""Time the pooling ops, forward and forward+backward, beside what one would use instead.
+
+Every contestant runs once per round and the rounds are repeated, so that a slow moment of the machine hits all of them. Reported are median and
+quartiles in milliseconds, how many times longer a contestant takes than the compiled op, and the peak memory of a training step (allocated on
+top of the inputs, in sizes of the input; what torch.compile allocates inside its graph counts too). The yardsticks max_pool2d and avg_pool2d
+compute something else, and `copy` moves as many bytes as the op has to read and write.
+
+    python tools/benchmark_ops.py work_dirs/benchmark            # table; work_dirs/benchmark.json and .png
+    python tools/benchmark_ops.py work_dirs/step --network       # LIP-ResNet-50's training step beside ResNet-50's
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import mmpool_ext
+from mmpool_ext.ops import lip_pool2d, polynomial_pool2d
+
+SHAPES = ((8, 64, 112, 112), (8, 256, 56, 56), (8, 512, 28, 28))
+DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
+
+
+def eager_lip(input, logit):
+    """LIP as its authors write it in PyTorch."""
+    weight = logit.exp()
+    return F.avg_pool2d(input * weight, 3, 2, 1) / F.avg_pool2d(weight, 3, 2, 1)
+
+
+def eager_polynomial(input, alpha):
+    """P-pooling as a softmax over the unfolded windows."""
+    cells = F.unfold(input, 2, stride=2).view(*input.shape[:2], 4, *alpha.shape[2:])
+    return ((alpha.unsqueeze(2) * cells.clamp(min=1e-6).log()).softmax(2) * cells).sum(2)
+
+
+def eager_polynomial_sliced(input, alpha):
+    """The same over four strided slices: less to copy."""
+    cells = torch.stack([input[..., y::2, x::2] for y in (0, 1) for x in (0, 1)])
+    return ((alpha * cells.clamp(min=1e-6).log()).softmax(0) * cells).sum(0)
+
+
+OPS = {
+    'lip_pool2d k3 s2 p1': (lip_pool2d, eager_lip, (3, 2, 1)),
+    'polynomial_pool2d k2 s2': (polynomial_pool2d, eager_polynomial, (2, 2, 0)),
+}
+
+
+def copy_floor(elements, dtype, device):
+    """Move `elements` of them, half read and half written."""
+    source, target = (torch.zeros(elements // 2, dtype=dtype, device=device) for _ in range(2))
+    return lambda: target.copy_(source)
+
+
+def contestants(name, shape, dtype, layout, device, compiled):
+    """Return {name: (forward, step)} of callables without arguments, and the size of the input in bytes."""
+    op, eager, window = OPS[name]
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *size: torch.randn(size, generator=generator).to(device, dtype).contiguous(memory_format=layout)  # noqa: E731
+    input = draw(*shape)
+    size = F.max_pool2d(input, *window).shape
+    if op is lip_pool2d:
+        weight = 12 * draw(*shape).sigmoid()
+        moved = {'forward': 2 + 0.25, 'forward+backward': 2 + 0.25 + 4 + 0.25}
+    else:
+        input = input.relu()
+        weight = 20 + draw(*size)
+        moved = {'forward': 1 + 0.25 + 0.25, 'forward+backward': 1 + 0.25 + 0.25 + 2 + 3 * 0.25}
+    grad = draw(*size)
+    functions = {
+        'compiled op': lambda input, weight: op(input, weight, *window, backend='native'),
+        'eager': eager,
+        **({'eager, sliced': eager_polynomial_sliced} if eager is eager_polynomial else {}),
+        'max_pool2d': lambda input, weight: F.max_pool2d(input, *window),
+        'avg_pool2d': lambda input, weight: F.avg_pool2d(input, *window),
+    }
+    if compiled:
+        torch._dynamo.reset()
+        functions['torch.compile'] = torch.compile(eager_polynomial_sliced if eager is eager_polynomial else eager)
+
+    def pair(function):
+        tensors = [tensor.clone().requires_grad_() for tensor in (input, weight)]
+
+        def forward():
+            with torch.no_grad():
+                function(*tensors)
+
+        def step():
+            torch.autograd.grad(function(*tensors), tensors, grad, allow_unused=True)
+
+        return forward, step
+
+    runs = {key: pair(function) for key, function in functions.items()}
+    runs['copy'] = tuple(copy_floor(int(moved[phase] * input.numel()), dtype, device) for phase in ('forward', 'forward+backward'))
+    return runs, input.numel() * input.element_size()
+
+
+def once(function, device):
+    """Milliseconds of one call."""
+    if device.type == 'cuda':
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        function()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end)
+    start = time.perf_counter()
+    function()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def quartiles(times):
+    """Lower quartile, median, upper quartile."""
+    return torch.tensor(times, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+
+
+def time_all(functions, rounds, device):
+    """Time callables in turns: {name: [lower quartile, median, upper quartile]}."""
+    times = {name: [] for name in functions}
+    for index in range(rounds + 3):
+        for name, function in functions.items():
+            spent = once(function, device)
+            if index >= 3:  # warm-up
+                times[name].append(spent)
+    return {name: quartiles(values) for name, values in times.items()}
+
+
+def peak_memory(function, device):
+    """Bytes allocated at most during a call, on top of what there was."""
+    function()
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        function()
+    events, changes = list(profile.profiler.kineto_results.experimental_event_tree()), []
+    while events:
+        event = events.pop()
+        events.extend(event.children)
+        if event.tag == torch._C._profiler._EventType.Allocation:
+            changes.append((event.start_time_ns, event.extra_fields.alloc_size))
+    now = peak = 0
+    for _, change in sorted(changes):
+        now += change
+        peak = max(peak, now)
+    return peak
+
+
+def kept_for_backward(name, shape, dtype):
+    """Bytes that the op's graph holds beyond its two inputs, over the input's bytes."""
+    op, _, window = OPS[name]
+    input = torch.rand(shape, dtype=dtype, requires_grad=True)
+    size = F.max_pool2d(input, *window).shape
+    weight = torch.rand(shape if op is lip_pool2d else size, dtype=dtype, requires_grad=True)
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.setdefault(tensor.data_ptr(), tensor), lambda tensor: tensor):
+        op(input, weight, *window, backend='native')
+    own = {input.data_ptr(), weight.data_ptr()}
+    return sum(tensor.nbytes for pointer, tensor in kept.items() if pointer not in own) / input.nbytes
+
+
+def hardware(device):
+    """Say what ran."""
+    commit = subprocess.run(['git', 'describe', '--always', '--dirty'], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    cpu = next(
+        (line.split(':')[1].strip() for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name')), platform.processor()
+    )
+    return {
+        'device': torch.cuda.get_device_name() if device.type == 'cuda' else f'{cpu}, {torch.get_num_threads()} threads of {os.cpu_count()}',
+        'torch': torch.__version__,
+        'mmpool_ext': mmpool_ext.__version__,
+        'commit': commit or 'unknown',
+        'load': os.getloadavg()[0],
+    }
+
+
+def benchmark_ops(args, device, layout):
+    """Time every op on every shape: a list of rows."""
+    rows = []
+    cases = [(name, shape) for name in OPS for shape in args.shapes]
+    for name, shape in track(cases, description='ops', console=Console(stderr=True)):
+        runs, size = contestants(name, shape, DTYPES[args.dtype], layout, device, not args.no_compile)
+        for phase, index in (('forward', 0), ('forward+backward', 1)):
+            times = time_all({key: functions[index] for key, functions in runs.items()}, args.rounds, device)
+            for contestant, (low, median, high) in times.items():
+                row = {'op': name, 'shape': list(shape), 'phase': phase, 'contestant': contestant}
+                row |= {'ms': median, 'ms_quartiles': [low, high], 'times_slower': median / times['compiled op'][1]}
+                if phase == 'forward+backward' and contestant != 'copy':
+                    row['peak_input_sizes'] = peak_memory(runs[contestant][1], device) / size
+                    if contestant == 'compiled op':
+                        row['kept_input_sizes'] = kept_for_backward(name, shape, DTYPES[args.dtype])
+                rows.append(row)
+    return rows
+
+
+def benchmark_network(args, device, layout):
+    """Time a training step of LIP-ResNet-50, compiled and plain, and of torchvision's ResNet-50: a list of rows."""
+    from functools import partial
+
+    import torchvision
+
+    import mmpool_ext.layers.lip_pool as layer
+    from mmpool_ext.backbones import LIPResNet
+
+    images = torch.randn(args.batch, 3, 224, 224, device=device).contiguous(memory_format=layout)
+    labels = torch.randint(1000, (args.batch,), device=device)
+
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.fc = LIPResNet(depth=50, out_indices=(3,)), torch.nn.Linear(2048, 1000)
+
+        def forward(self, images):
+            return self.fc(self.backbone(images)[-1].mean((2, 3)))
+
+    def step_of(model, backend=None):
+        model = model.to(device, memory_format=layout).train()
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+
+        def step():
+            compiled = layer.lip_pool2d
+            if backend:
+                layer.lip_pool2d = partial(lip_pool2d, backend=backend)
+            try:
+                optimizer.zero_grad()
+                F.cross_entropy(model(images), labels).backward()
+                optimizer.step()
+            finally:
+                layer.lip_pool2d = compiled
+
+        return step
+
+    runs = {
+        'LIP-ResNet-50, compiled op': step_of(Classifier(), 'native'),
+        'LIP-ResNet-50, plain PyTorch': step_of(Classifier(), 'torch'),
+        'ResNet-50 (torchvision)': step_of(torchvision.models.resnet50()),
+    }
+    times = time_all(runs, args.rounds, device)
+    base = times['ResNet-50 (torchvision)'][1]
+    return [
+        {
+            'op': 'training step',
+            'shape': list(images.shape),
+            'phase': 'training step',
+            'contestant': name,
+            'ms': median,
+            'ms_quartiles': [low, high],
+            'times_slower': median / base,
+            'peak_input_sizes': peak_memory(runs[name], device) / images.nbytes,
+        }
+        for name, (low, median, high) in times.items()
+    ]
+
+
+def write(rows, facts, output):
+    """Print the table; write JSON and bar chart, each under its final name only once it is complete."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+
+    table = Table(title=' | '.join(f'{key} {value}' for key, value in facts.items()), title_justify='left')
+    for heading in ('op', 'shape', 'phase', 'contestant', 'ms', 'quartiles', 'x', 'peak', 'kept'):
+        table.add_column(heading, justify='right' if heading in ('ms', 'x', 'peak', 'kept') else 'left', no_wrap=True)
+    for row in rows:
+        low, high = row['ms_quartiles']
+        extra = [f'{row[key]:.2f}' if key in row else '' for key in ('peak_input_sizes', 'kept_input_sizes')]
+        size = 'x'.join(map(str, row['shape']))
+        table.add_row(
+            row['op'], size, row['phase'], row['contestant'], f'{row["ms"]:.2f}', f'{low:.2f}-{high:.2f}', f'{row["times_slower"]:.2f}', *extra
+        )
+    Console(width=160).print(table)
+
+    groups = list(dict.fromkeys((row['op'], row['phase'], tuple(row['shape'])) for row in rows))
+    figure, axes = plt.subplots(1, len(groups), figsize=(2.6 * len(groups), 4), squeeze=False)
+    for axis, group in zip(axes[0], groups, strict=True):
+        bars = [row for row in rows if (row['op'], row['phase'], tuple(row['shape'])) == group]
+        names, values = [row['contestant'] for row in bars], [row['ms'] for row in bars]
+        axis.bar(names, values, color=['tab:blue' if 'compiled op' in name else 'silver' for name in names])
+        axis.set_title(f'{group[0]}\n{group[1]}\n{"x".join(map(str, group[2]))}', fontsize=8)
+        axis.tick_params(axis='x', labelrotation=90, labelsize=8)
+    axes[0][0].set_ylabel('milliseconds, median')
+    figure.tight_layout()
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for suffix, save in (
+        ('.json', lambda path: path.write_text(json.dumps({'machine': facts, 'rows': rows}, indent=1))),
+        ('.png', lambda path: figure.savefig(path, dpi=120, format='png')),
+    ):
+        partial_file = output.with_name(output.name + suffix + '.part')
+        save(partial_file)
+        partial_file.replace(output.with_name(output.name + suffix))
+
+
+def main():
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shape = lambda text: tuple(map(int, text.split('x')))  # noqa: E731
+    parser.add_argument(
+        'output', type=Path, nargs='?', default='work_dirs/benchmark_ops', help='OUTPUT.json and OUTPUT.png are written (default: %(default)s)'
+    )
+    parser.add_argument('--network', action='store_true', help="time LIP-ResNet-50's training step instead of the ops")
+    parser.add_argument('--batch', type=int, default=8, help='images of the training step, 224 x 224 (default: %(default)s)')
+    parser.add_argument(
+        '--shapes', type=shape, nargs='+', default=SHAPES, metavar='NxCxHxW', help='even H and W (default: 8x64x112x112 8x256x56x56 8x512x28x28)'
+    )
+    parser.add_argument('--dtype', choices=DTYPES, default='float32')
+    parser.add_argument('--channels-last', action='store_true', help='lay the tensors out in channels_last')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='(default: %(default)s)')
+    parser.add_argument('--threads', type=int, help='CPU threads (default: what torch takes)')
+    parser.add_argument('--rounds', type=int, default=20, help='timed runs of each contestant (default: %(default)s)')
+    parser.add_argument('--no-compile', action='store_true', help='leave torch.compile out')
+    parser.add_argument('--overwrite', action='store_true', help='replace OUTPUT.json and OUTPUT.png')
+    args = parser.parse_args()
+    taken = [str(args.output) + suffix for suffix in ('.json', '.png') if Path(str(args.output) + suffix).exists()]
+    if taken and not args.overwrite:
+        parser.error(f'{taken[0]} exists: choose another name or pass --overwrite')
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    rows = (benchmark_network if args.network else benchmark_ops)(args, device, layout)
+    write(rows, hardware(device), args.output)
+
+
+if __name__ == '__main__':
+    main()
