@@ -38,7 +38,7 @@ def picture(rows, path, num_images):
     stems = (demo.SHAPES / 'ImageSets' / 'Segmentation' / 'val.txt').read_text().split()
     labels = {stem: np.array(Image.open(demo.SHAPES / 'SegmentationClass' / f'{stem}.png')) for stem in stems}
     corners = thinnest(labels, num_images)
-    titles = ['image', 'enlarged', 'labels', *(f'{name}\nmIoU {metrics["mIoU"]:.1f}' for name, metrics in rows.items())]
+    titles = ['image', 'enlarged', 'labels', *(f'{name}\nmIoU {metrics["mIoU"]:.2f}' for name, metrics in rows.items())]
     figure, grid = plt.subplots(len(titles), num_images, figsize=(2.2 * num_images, 2.25 * len(titles)), layout='constrained', squeeze=False)
     for column, (stem, (top, left)) in zip(grid.T, corners.items(), strict=True):
         photo = np.array(Image.open(next((demo.SHAPES / 'JPEGImages').glob(f'{stem}.*'))))
@@ -66,7 +66,8 @@ def main():
     rows = {}
     for name, config in ROWS.items():
         work_dir = WORK_DIR / config
-        rows[name] = demo.train_and_test('mmseg', demo.CONFIGS / f'{config}.py', work_dir, '--out', work_dir / 'predictions')
+        percent = demo.train_and_test('mmseg', demo.CONFIGS / f'{config}.py', work_dir, '--out', work_dir / 'predictions')
+        rows[name] = {key: percent[key] / 100 for key in COLUMNS.values()}
     demo.print_table('U-Net on held-out shapes', rows, COLUMNS, WORK_DIR / 'table.json')
     picture(rows, WORK_DIR / 'thin_structures.png', args.num_images)
     print(f'Thin structures enlarged: {WORK_DIR / "thin_structures.png"}')
