@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import pytest
 import reference
 import torch
 from hypothesis import strategies as st
@@ -45,6 +46,8 @@ OPS = {
     'lan': Op(lan_pool2d, reference.lan_pool2d, _randn, _relu),
     'polynomial': Op(polynomial_pool2d, reference.polynomial_pool2d, _relu, lambda shape, generator: 10 * _randn(shape, generator).abs(), True),
 }
+
+DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU'))]
 
 LAYOUTS: dict[str, Callable] = {
     'contiguous': lambda x: x,

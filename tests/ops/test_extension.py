@@ -5,12 +5,13 @@ import types
 
 import pytest
 import torch
-from pooling_cases import LAYOUTS, OPS, run
+from pooling_cases import DEVICES, LAYOUTS, OPS, run
 from torch.testing import assert_close
 
 from mmpool_ext.ops import _extension
 
 parametrize_op = pytest.mark.parametrize('op', OPS.values(), ids=OPS)
+parametrize_device = pytest.mark.parametrize('device', DEVICES)
 native = pytest.mark.skipif(not _extension.LOADED, reason=f'compiled ops are not built: {_extension.BUILD}')
 WINDOW = {'kernel_size': (3, 2), 'stride': (2, 1), 'padding': (1, 1)}
 
@@ -21,27 +22,30 @@ def arguments(op, shape=(2, 3, 7, 9), seed=0):
 
 @native
 @parametrize_op
+@parametrize_device
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_opcheck(op, layout, dtype):
-    input, weight, _ = (LAYOUTS[layout](tensor.to(dtype)) for tensor in arguments(op))
+def test_opcheck(op, device, layout, dtype):
+    input, weight, _ = (LAYOUTS[layout](tensor.to(device, dtype)) for tensor in arguments(op))
     window = WINDOW['kernel_size'], WINDOW['stride'], WINDOW['padding'], (1, 1), False
     torch.library.opcheck(getattr(torch.ops.mmpool_ext, op.name), (input.requires_grad_(), weight.requires_grad_(), *window))
 
 
 @native
 @parametrize_op
+@parametrize_device
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_native_and_torch_give_the_same(op, dtype):
-    tensors = [tensor.to(dtype) for tensor in arguments(op, (2, 5, 17, 20))]
+def test_native_and_torch_give_the_same(op, device, dtype):
+    tensors = [tensor.to(device, dtype) for tensor in arguments(op, (2, 5, 17, 20))]
     for got, expected in zip(run(op, *tensors, backend='native', **WINDOW), run(op, *tensors, backend='torch', **WINDOW), strict=True):
         assert_close(got, expected)
 
 
 @native
 @parametrize_op
-def test_memory_format_of_input_is_kept(op):
-    input, weight, grad_output = arguments(op)
+@parametrize_device
+def test_memory_format_of_input_is_kept(op, device):
+    input, weight, grad_output = (tensor.to(device) for tensor in arguments(op))
     for layout in (torch.contiguous_format, torch.channels_last):
         results = run(op, input.contiguous(memory_format=layout), weight, grad_output, **WINDOW)
         assert all(result.is_contiguous(memory_format=layout) for result in results)
@@ -49,19 +53,21 @@ def test_memory_format_of_input_is_kept(op):
 
 @native
 @parametrize_op
-def test_two_runs_are_bit_equal(op):
-    tensors = [tensor.float() for tensor in arguments(op, (3, 4, 33, 31))]
+@parametrize_device
+def test_two_runs_are_bit_equal(op, device):
+    tensors = [tensor.to(device, torch.float32) for tensor in arguments(op, (3, 4, 33, 31))]
     for first, second in zip(run(op, *tensors, **WINDOW), run(op, *tensors, **WINDOW), strict=True):
         assert torch.equal(first, second)
 
 
 @parametrize_op
+@parametrize_device
 @pytest.mark.parametrize('dynamic', [False, True])
-def test_compiles_in_one_graph(op, dynamic):
+def test_compiles_in_one_graph(op, device, dynamic):
     torch._dynamo.reset()
     compiled = torch.compile(lambda input, weight: op.public(input, weight, **WINDOW), fullgraph=True, dynamic=dynamic, backend='aot_eager')
     for size in ((2, 3, 7, 9), (1, 2, 8, 12)):
-        input, weight, grad_output = arguments(op, size)
+        input, weight, grad_output = (tensor.to(device) for tensor in arguments(op, size))
         tensors = input.requires_grad_(), weight.requires_grad_()
         output = compiled(*tensors)
         expected = op.public(*tensors, **WINDOW)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pooling_cases import LAYOUTS, OPS, run, windows
+from pooling_cases import DEVICES, LAYOUTS, OPS, run, windows
 
 import mmpool_ext.ops.window as window_module
 from mmpool_ext.ops import lip_pool2d, polynomial_pool2d
@@ -32,11 +32,12 @@ def test_output_and_gradients_are_the_oracle_s(op, data, layout, seed):
 
 
 @parametrize_op
+@pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('shape', [(0, 3, 6, 6), (2, 0, 6, 6)])
-def test_empty_batch_and_channels(op, shape):
-    input = torch.rand(shape)
-    weight = torch.rand(*shape[:2], 3, 3) if op.weight_per_window else torch.rand(shape)
-    output, grad_input, grad_weight = run(op, input, weight, torch.rand(*shape[:2], 3, 3))
+def test_empty_batch_and_channels(op, device, shape):
+    input, per_window = torch.rand(shape, device=device), torch.rand(*shape[:2], 3, 3, device=device)
+    weight = per_window.clone() if op.weight_per_window else input.clone()
+    output, grad_input, grad_weight = run(op, input, weight, per_window)
     assert output.shape == (*shape[:2], 3, 3)
     assert (grad_input.shape, grad_weight.shape) == (input.shape, weight.shape)
 
