@@ -14,7 +14,7 @@ from torch import nn
 import mmpool_ext  # noqa: F401
 from mmpool_ext.evaluation.pyramid_encoder_decoder import PyramidEncoderDecoder
 
-VOID, CLASSES = 255, ('a', 'b', 'c')
+VOID, CLASSES = 255, ('a', 'b', 'c', 'never seen')
 HEAD = dict(type='PyramidRepresentationHead', in_channels=6, channels=5, num_classes=3, strides=(16, 8, 4), norm_cfg=dict(type='BN'), context=None)
 
 

@@ -46,6 +46,14 @@ def test_attention_equals_a_loop_over_pixels_and_tokens():
         np.testing.assert_allclose(got[n, :, row, column], expected, rtol=1e-10)
 
 
+def test_coarse_levels_add_to_their_projection():
+    module = build(norm_cfg=None).aggregations[0]
+    input = torch.randn(1, 8, 4, 4)
+    nn.init.zeros_(module.conv2.conv.weight)
+    nn.init.zeros_(module.conv2.conv.bias)
+    torch.testing.assert_close(module(input), module.project(input))
+
+
 def test_levels_and_context_flow_from_coarse_to_fine():
     torch.manual_seed(0)
     module = build(norm_cfg=None).eval()
