@@ -6,6 +6,7 @@ The image goes through the config's test pipeline; maps cover the network's inpu
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ def load_model(config, checkpoint, device):
     """
     from mmseg.apis import init_model
 
+    os.environ.setdefault('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')  # torch >= 2.6 refuses the checkpoints that mmengine <= 0.10.7 writes
     model = init_model(str(config), str(checkpoint), device=device)
     if getattr(model.decode_head, 'supervision', None) not in RELABEL_MODES:
         raise ValueError(

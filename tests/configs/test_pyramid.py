@@ -105,3 +105,20 @@ def test_metafile_and_readme_name_every_config():
     assert sorted(Path(model['Config']).name for model in metafile['Models']) == CONFIGS
     readme = (FOLDER / 'README.md').read_text()
     assert [name for name in CONFIGS if f'({name})' not in readme] == []
+
+
+@pytest.mark.parametrize('name', ['pyramid', 'fcn'])
+def test_shapes_config_trains_a_step_and_predicts(name):
+    config = Config.fromfile(FOLDER.parent / 'shapes' / f'{name}_r18_1xb8-400i_shapes-160x160.py')
+    model = MODELS.build(config.model)
+    label = torch.randint(0, 5, (2, 1, 40, 40)).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=one), metainfo=dict(img_shape=(160, 160), ori_shape=(160, 160))) for one in label]
+    data = model.data_preprocessor(dict(inputs=list(torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8)), data_samples=samples), True)
+    loss, _ = model.parse_losses(model.loss(**data))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
+    model.backbone.eval()
+    model.decode_head.eval()
+    with torch.no_grad():
+        assert model.predict(data['inputs'], samples)[0].pred_sem_seg.shape == (160, 160)

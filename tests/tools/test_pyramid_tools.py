@@ -14,6 +14,7 @@ import analyze_pyramid
 import split_ade20k
 import visualize_pyramid
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope
 from PIL import Image
 
@@ -132,18 +133,21 @@ def test_analyze_reads_labels_as_the_data_set_says(ade_like, monkeypatch, capsys
     assert 'strides must be two or more, each half of the one before' in capsys.readouterr().err
 
 
-def save_weights(folder):
+def save_weights(folder, **more):
     from mmseg.registry import MODELS
 
     config = Config.fromfile(folder / 'config.py')
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmseg'):
         model = MODELS.build(config.model)
-    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=config.test_dataloader.dataset.metainfo.to_dict())), folder / 'weights.pth')
+    torch.save(
+        dict(state_dict=model.state_dict(), meta=dict(dataset_meta=config.test_dataloader.dataset.metainfo.to_dict()), **more), folder / 'weights.pth'
+    )
 
 
 def test_visualize_writes_a_picture_once(ade_like, monkeypatch, capsys):
-    save_weights(ade_like)
+    save_weights(ade_like, message_hub=HistoryBuffer())  # as mmengine's checkpoints have
+    monkeypatch.delenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', raising=False)
     arguments = [ade_like / name for name in ('config.py', 'weights.pth', 'images/0.jpg', 'out.png')]
     main(monkeypatch, 'visualize_pyramid', *arguments, '--label', ade_like / 'labels' / '0.png')
     with Image.open(ade_like / 'out.png') as picture:
