@@ -57,7 +57,7 @@ def extension():
         depends=sorted(map(str, Path('csrc').rglob('*.h'))),
         # at::parallel_for is header code: without -fopenmp it is serial. gcc vectorises the kernels' loops at -O3 alone, and those that
         # choose between values only where comparisons are known not to trap.
-        extra_compile_args={'cxx': ['-O3', '-fopenmp', '-fno-trapping-math'], 'nvcc': ['-O3', '--expt-relaxed-constexpr', '-lineinfo']},
+        extra_compile_args={'cxx': ['-O3', '-g0', '-fopenmp', '-fno-trapping-math'], 'nvcc': ['-O3', '--expt-relaxed-constexpr', '-lineinfo']},
         extra_link_args=['-fopenmp'],
     )
     return {'ext_modules': [module], 'cmdclass': {'build_ext': BuildExtension}}

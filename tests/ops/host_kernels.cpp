@@ -97,8 +97,12 @@ void run(const Axis<int64_t>& rows, const Axis<int64_t>& columns, bool channels_
 Axis<int64_t> axis(bool dilated) {
   const auto draw = [](int64_t low, int64_t high) { return low + static_cast<int64_t>(generator() % (high - low + 1)); };
   const int64_t kernel = draw(1, 5), stride = draw(1, 4), padding = draw(0, kernel / 2), dilation = dilated && kernel > 2 ? draw(1, 3) : 1;
-  const int64_t reach = dilation * (kernel - 1), input = std::max(dilation, reach + 1 - 2 * padding) + draw(0, 40);
-  return {input, (input + 2 * padding - reach - 1) / stride + 1, kernel, stride, padding, dilation};
+  const int64_t reach = dilation * (kernel - 1), least = std::max(dilation, reach + 1 - 2 * padding);
+  int64_t input = least + draw(0, 40);
+  if (generator() % 2) input = std::max(least, whole_blocks(input / stride) * stride - padding);  // the columns just fill their blocks
+  const int64_t span = input + 2 * padding - reach - 1;
+  const bool partial = generator() % 2 && span % stride && (span / stride + 1) * stride < input + padding;  // ceil_mode
+  return {input, span / stride + 1 + partial, kernel, stride, padding, dilation};
 }
 
 }  // namespace
@@ -111,5 +115,5 @@ int main() {
     run<Polynomial, PolynomialRows>(axis(false), axis(false), channels_last, units, round % 3);
   }
   std::printf("largest deviation %.3g\n", worst);
-  return worst < 2e-5 ? 0 : 1;  // an alpha of 30 makes 30 times the rounding of a ratio
+  return worst < 5e-5 ? 0 : 1;  // an alpha of 30 makes 30 times the rounding of a ratio
 }
