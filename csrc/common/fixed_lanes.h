@@ -146,7 +146,8 @@ struct AlongChannels {
         MMPOOL_UNROLL
         for (int j = 0; j < 2; ++j) {
           pixels[i][j] = Run<T, lanes>::filled(0);
-          if (2 * row + i < image.height && 2 * column + j < image.width) pixels[i][j].template load<true>(image.at(2 * row + i, 2 * column + j), lanes);
+          if (within(image.height, 2 * row + i) && within(image.width, 2 * column + j))
+            pixels[i][j].template load<true>(image.at(2 * row + i, 2 * column + j), lanes);
         }
       }
     }
@@ -155,7 +156,8 @@ struct AlongChannels {
       for (int i = 0; i < 2; ++i) {
         MMPOOL_UNROLL
         for (int j = 0; j < 2; ++j) {
-          if (2 * row + i < image.height && 2 * column + j < image.width) pixels[i][j].template store<true>(image.at(2 * row + i, 2 * column + j), lanes);
+          if (within(image.height, 2 * row + i) && within(image.width, 2 * column + j))
+            pixels[i][j].template store<true>(image.at(2 * row + i, 2 * column + j), lanes);
         }
       }
     }

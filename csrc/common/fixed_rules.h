@@ -77,6 +77,7 @@ struct WeightPerPixel {
 
   static MMPOOL_HOST_DEVICE float absent() { return Weight::lowest(); }
 
+  // The weights' largest is 1 and they are divided out at the end: inputs beyond a ninth of float's largest overflow.
   template <class Cells>
   static MMPOOL_HOST_DEVICE float mean(const Cells& cells, float& largest, float& sum) {
     largest = Weight::lowest();

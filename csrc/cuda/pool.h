@@ -33,11 +33,11 @@ struct Launch {
   }
 };
 
-// The problem of dense tensors in the memory format of input; a tensor that is not there has no pointer.
+// The problem of tensors that are dense in one memory format; a tensor that is not there has no pointer.
 template <typename scalar_t, typename weight_t>
 Problem<scalar_t, weight_t> make_problem(
     const at::Tensor& input, const at::Tensor& weight, const at::Tensor& output, const at::Tensor& grad_output, const at::Tensor& grad_input,
-    const at::Tensor& grad_weight, const Window<int64_t>& window) {
+    const at::Tensor& grad_weight, const Window<int64_t>& window, at::MemoryFormat format) {
   const auto written = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr() : nullptr; };
   const void* grad = grad_output.defined() ? grad_output.const_data_ptr() : nullptr;
   return {
@@ -47,7 +47,7 @@ Problem<scalar_t, weight_t> make_problem(
       window,
       input.size(0),
       input.size(1),
-      input.suggest_memory_format() == at::MemoryFormat::ChannelsLast};
+      format == at::MemoryFormat::ChannelsLast};
 }
 
 template <class Op>
@@ -58,7 +58,7 @@ at::Tensor pool_forward(const char* op, const at::Tensor& input, const at::Tenso
   const at::Tensor output = make_output(input, window), dense = input.contiguous(format), dense_weight = weight.contiguous(format);
   if (output.numel() == 0) return output;
   dispatch(op, input, weight, [&](auto scalar, auto weight_scalar) {
-    plan_forward<Op>(make_problem<decltype(scalar), decltype(weight_scalar)>(dense, dense_weight, output, {}, {}, {}, window), Launch{op});
+    plan_forward<Op>(make_problem<decltype(scalar), decltype(weight_scalar)>(dense, dense_weight, output, {}, {}, {}, window, format), Launch{op});
   });
   return output;
 }
@@ -80,9 +80,9 @@ std::tuple<at::Tensor, at::Tensor> pool_backward(
     return rules.mutable_data_ptr();
   };
   dispatch(op, input, weight, [&](auto scalar, auto weight_scalar) {
-    plan_backward<Op>(
-        make_problem<decltype(scalar), decltype(weight_scalar)>(dense, dense_weight, {}, dense_grad, grad_input, grad_weight, window), Launch{op},
-        allocate);
+    const auto problem =
+        make_problem<decltype(scalar), decltype(weight_scalar)>(dense, dense_weight, {}, dense_grad, grad_input, grad_weight, window, format);
+    plan_backward<Op>(problem, Launch{op}, allocate);
   });
   return {grad_input, grad_weight};
 }

@@ -107,8 +107,8 @@ int main() {
     arguments.channels = draw(0, 1) ? 8 * draw(1, 5) : draw(1, 5);
     const int64_t fixed = draw(0, 3);  // half of the time one of the two fixed windows
     for (auto& axis : arguments.window) {
-      const int64_t kernel = fixed < 2 ? fixed + 2 : draw(1, 4), stride = fixed < 2 ? 2 : draw(1, 3), padding = fixed < 2 ? fixed : draw(0, kernel / 2);
-      const int64_t dilation = fixed < 2 ? 1 : draw(1, 2), reach = dilation * (kernel - 1) + 1;
+      const int64_t kernel = fixed < 2 ? fixed + 2 : draw(1, 4), stride = fixed < 2 ? 2 : draw(1, 3);
+      const int64_t padding = fixed < 2 ? fixed : draw(0, kernel / 2), dilation = fixed < 2 ? 1 : draw(1, 2), reach = dilation * (kernel - 1) + 1;
       const int64_t size = draw(std::max<int64_t>(std::max<int64_t>(1, padding ? dilation : 1), reach - 2 * padding), draw(0, 9) ? 24 : 90);
       const int64_t span = size + 2 * padding - reach;
       const bool partial = draw(0, 1) && span % stride && (span / stride + 1) * stride < size + padding;
@@ -120,7 +120,8 @@ int main() {
     arguments.weight_type = kFloat32;
     arguments.channels_last = static_cast<int32_t>(draw(0, 1));
     const int64_t images = arguments.batch * arguments.channels;
-    const int64_t pixels = images * arguments.window[0][0] * arguments.window[1][0], windows = images * arguments.window[0][1] * arguments.window[1][1];
+    const int64_t pixels = images * arguments.window[0][0] * arguments.window[1][0];
+    const int64_t windows = images * arguments.window[0][1] * arguments.window[1][1];
     const size_t size = arguments.type == kFloat32 ? 4 : 2, weight_size = 4;
     const int64_t weights = arguments.op == kPolynomial ? windows : pixels;
     const size_t bytes[6] = {pixels * size, weights * weight_size, windows * size, windows * size, pixels * size, weights * weight_size};
