@@ -15,7 +15,7 @@ RUN := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find csrc -type f 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help env build demo demo-lip demo-ppool demo-dupsampling demo-pyramid test lint bench clean
+.PHONY: help env build demo demo-lip demo-ppool demo-dupsampling demo-pyramid test build-cuda lint bench clean
 
 help:  ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ demo-pyramid: env  ## the pyramid beside a plain head
 
 test: env  ## run every test
 	$(RUN) -m pytest
+
+build-cuda: env  ## compile and link the CUDA kernels aside, where nvcc and a CUDA torch are found; no GPU is needed
+	$(RUN) tools/build_cuda.py
 
 lint: env  ## check style, imports and formatting
 	$(RUN) -m ruff check .

@@ -1,4 +1,4 @@
-_base_ = ['mmseg::_base_/default_runtime.py', './_base_/r18_os16.py', './_base_/shapes_seg.py', './_base_/schedule_400i.py']
+_base_ = ['mmseg::_base_/default_runtime.py', './_base_/r18_os16.py', './_base_/shapes_seg.py', './_base_/schedule_400i_seg.py']
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
 model = dict(
     decode_head=dict(

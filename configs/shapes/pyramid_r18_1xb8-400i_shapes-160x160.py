@@ -1,4 +1,4 @@
-_base_ = ['mmseg::_base_/models/fcn_r50-d8.py', 'mmseg::_base_/default_runtime.py', './_base_/shapes_seg.py', './_base_/schedule_400i.py']
+_base_ = ['mmseg::_base_/models/fcn_r50-d8.py', 'mmseg::_base_/default_runtime.py', './_base_/shapes_seg.py', './_base_/schedule_400i_seg.py']
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
 model = dict(
     data_preprocessor=dict(size=(160, 160)),
