@@ -10,8 +10,8 @@ model = dict(
         upsample=dict(in_channels=64, scale_factor=16, weight='work_dirs/demo/dupsampling/shapes_r16_c64.pth'),
     ),
 )
-# Ten times the learning rate: Adam moves every value by about the rate in a step, and 400 steps are few for T.
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'temperature': dict(decay_mult=0.0, lr_mult=10.0)}))
+# Twice the learning rate: Adam moves every value by about the rate in a step, and 400 steps are few for T.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'temperature': dict(decay_mult=0.0, lr_mult=2.0)}))
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=100, max_keep_ckpts=1),
