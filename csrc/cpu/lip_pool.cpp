@@ -10,7 +10,7 @@ at::Tensor lip_pool2d(const at::Tensor& input, const at::Tensor& logit, MMPOOL_W
   const auto window = make_window("lip_pool2d", input, logit, false, kernel_size, stride, padding, dilation, ceil_mode);
   const auto format = input.suggest_memory_format();
   const at::Tensor output = make_output(input, window);
-  const auto pool = input.scalar_type() == at::kDouble ? pool_forward<Lip> : tile_forward<LipRows>;
+  const auto pool = input.scalar_type() == at::kDouble ? pool_forward<Lip> : tile_forward<LipTile>;
   pool("lip_pool2d", input.contiguous(format), logit.contiguous(format), output, window);
   return output;
 }
@@ -22,7 +22,7 @@ std::tuple<at::Tensor, at::Tensor> lip_pool2d_backward(
   const auto format = input.suggest_memory_format();
   const at::Tensor grad_input = at::empty(input.sizes(), input.options(), format);
   const at::Tensor grad_logit = at::empty(logit.sizes(), logit.options(), format);
-  const auto pool = input.scalar_type() == at::kDouble ? pool_backward<Lip> : tile_backward<LipRows>;
+  const auto pool = input.scalar_type() == at::kDouble ? pool_backward<Lip> : tile_backward<LipTile>;
   pool(
       "lip_pool2d", grad_output.contiguous(format), input.contiguous(format), logit.contiguous(format), grad_input, grad_logit, window);
   return {grad_input, grad_logit};

@@ -10,7 +10,7 @@ at::Tensor polynomial_pool2d(const at::Tensor& input, const at::Tensor& alpha, M
   const auto window = make_window("polynomial_pool2d", input, alpha, true, kernel_size, stride, padding, dilation, ceil_mode);
   const auto format = input.suggest_memory_format();
   const at::Tensor output = make_output(input, window);
-  const auto pool = input.scalar_type() == at::kDouble ? pool_forward<Polynomial> : tile_forward<PolynomialRows>;
+  const auto pool = input.scalar_type() == at::kDouble ? pool_forward<Polynomial> : tile_forward<PolynomialTile>;
   pool("polynomial_pool2d", input.contiguous(format), alpha.contiguous(format), output, window);
   return output;
 }
@@ -22,7 +22,7 @@ std::tuple<at::Tensor, at::Tensor> polynomial_pool2d_backward(
   const auto format = input.suggest_memory_format();
   const at::Tensor grad_input = at::empty(input.sizes(), input.options(), format);
   const at::Tensor grad_alpha = at::empty(alpha.sizes(), alpha.options(), format);
-  const auto pool = input.scalar_type() == at::kDouble ? pool_backward<Polynomial> : tile_backward<PolynomialRows>;
+  const auto pool = input.scalar_type() == at::kDouble ? pool_backward<Polynomial> : tile_backward<PolynomialTile>;
   pool(
       "polynomial_pool2d", grad_output.contiguous(format), input.contiguous(format), alpha.contiguous(format), grad_input, grad_alpha, window);
   return {grad_input, grad_alpha};

@@ -88,24 +88,24 @@ Tile<scalar_t> tile_of(const at::Tensor& dense, bool channels_last, int64_t n, i
   return {plane.data, plane.row, plane.column, channels_last ? 1 : dense.size(2) * dense.size(3)};
 }
 
-// Call f(n, c, strip, begin, end) for every tile and its share [begin, end) of `rows`, in parallel; f is made once a thread by `make`.
+// Call f(n, c, begin, end) for every tile and its share [begin, end) of `rows`, in parallel; f is made once a thread by `make`.
 template <typename Make>
 void for_each_tile(const at::Tensor& input, const Window<int64_t>& window, bool channels_last, int64_t rows, const Make& make) {
   const int64_t batch = input.size(0), channels = input.size(1);
   if (batch * channels == 0) return;
-  const int64_t threads = at::get_num_threads(), width = Strip(window.x, channels_last, 1).length;
+  const int64_t threads = at::get_num_threads();
   int64_t units;
   if (channels_last) {  // long runs of memory count for more than the cache
     const int64_t cuts = std::max<int64_t>(1, channels * window.x.input / 8192);
     units = std::min(channels, whole_blocks((channels + cuts - 1) / cuts));
-  } else {  // a dozen buffers of 512 floats stay in the first-level cache
-    units = std::clamp<int64_t>(512 / width, 1, std::min(channels, (batch * channels + threads - 1) / threads));
+  } else {  // small planes together
+    units = std::clamp<int64_t>(4096 / (window.y.input * window.x.input), 1, std::min(channels, (batch * channels + threads - 1) / threads));
   }
-  const Strip strip(window.x, channels_last, units), rest(window.x, channels_last, channels % units == 0 ? units : channels % units);
+  const Lines lines(window, channels_last, units), rest(window, channels_last, channels % units == 0 ? units : channels % units);
   const int64_t blocks = (channels + units - 1) / units, tiles = batch * blocks;
   const int64_t parts = std::max<int64_t>(1, std::min(rows / 16, 4 * threads / tiles));  // of a tile's rows, where tiles are few
   at::parallel_for(0, tiles * parts, 1, [&](int64_t begin, int64_t end) {
-    auto f = make(strip);
+    auto f = make(lines);
     auto f_rest = make(rest);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t tile = task / parts, part = task % parts, c = tile % blocks * units;
@@ -115,16 +115,16 @@ void for_each_tile(const at::Tensor& input, const Window<int64_t>& window, bool 
 }
 
 // By a fast method, which float64 has none of.
-template <typename Method>
+template <template <typename, typename> class Method>
 void tile_forward(const char* op, const at::Tensor& input, const at::Tensor& weight, const at::Tensor& output, const Window<int64_t>& window) {
   const bool last = input.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
   dispatch(op, input, weight, [&](auto scalar, auto weight_scalar) {
     using scalar_t = decltype(scalar);
     using weight_t = decltype(weight_scalar);
     if constexpr (!std::is_same_v<scalar_t, double>) {
-      for_each_tile(input, window, last, window.y.output, [&](const Strip& strip) {
-        return [&, pool = TilePool<Method, scalar_t, weight_t>(window, strip, false)](int64_t n, int64_t c, int64_t begin, int64_t end) mutable {
-          pool.forward(
+      for_each_tile(input, window, last, window.y.output, [&](const Lines& lines) {
+        return [&, method = Method<scalar_t, weight_t>(lines, false)](int64_t n, int64_t c, int64_t begin, int64_t end) mutable {
+          method.forward(
               tile_of<const scalar_t>(input, last, n, c), tile_of<const weight_t>(weight, last, n, c), tile_of<scalar_t>(output, last, n, c), begin, end);
         };
       });
@@ -132,7 +132,7 @@ void tile_forward(const char* op, const at::Tensor& input, const at::Tensor& wei
   });
 }
 
-template <typename Method>
+template <template <typename, typename> class Method>
 void tile_backward(
     const char* op, const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& weight, const at::Tensor& grad_input,
     const at::Tensor& grad_weight, const Window<int64_t>& window) {
@@ -141,9 +141,9 @@ void tile_backward(
     using scalar_t = decltype(scalar);
     using weight_t = decltype(weight_scalar);
     if constexpr (!std::is_same_v<scalar_t, double>) {
-      for_each_tile(input, window, last, window.y.input, [&](const Strip& strip) {
-        return [&, pool = TilePool<Method, scalar_t, weight_t>(window, strip, true)](int64_t n, int64_t c, int64_t begin, int64_t end) mutable {
-          pool.backward(
+      for_each_tile(input, window, last, window.y.input, [&](const Lines& lines) {
+        return [&, method = Method<scalar_t, weight_t>(lines, true)](int64_t n, int64_t c, int64_t begin, int64_t end) mutable {
+          method.backward(
               tile_of<const scalar_t>(grad_output, last, n, c), tile_of<const scalar_t>(input, last, n, c), tile_of<const weight_t>(weight, last, n, c),
               tile_of<scalar_t>(grad_input, last, n, c), tile_of<weight_t>(grad_weight, last, n, c), begin, end);
         };

@@ -1,186 +1,167 @@
-// The order of work on a tile, row of windows by row of windows, that the fast methods share; all in float32. Input rows are prepared once
-// and kept while windows need them; a window that the method is not sure of is done again by the definition in common/pool.h.
-// Nothing here depends on ATen.
+// What the fast methods share. A tile is some planes that are pooled together: neighbours in NCHW, a block of channels of one image in
+// channels_last. Its rows are worked on in the order of memory, in bands that stay in the cache, all in float32; a window that the method is
+// not sure of is done again by the definition in common/pool.h. Nothing here depends on ATen.
 #pragma once
 
-#include <array>
-#include <cmath>
+#include <algorithm>
+#include <vector>
 
 #include "../common/pool.h"
-#include "strip.h"
+#include "vector.h"
 
 namespace mmpool_ext {
 
-// An input row as the method prepares it: parts are buffers of strip.length floats, the last ones the gradients to be.
-struct Row {
-  std::array<float*, 4> parts;
-  int64_t y;
-  double level;
+template <typename scalar_t>
+struct Tile {
+  scalar_t* data;
+  int64_t row, column, unit;  // strides; unit: from plane to plane
+
+  Plane<scalar_t, int64_t> plane(int64_t index) const { return {data + index * unit, row, column}; }
 };
 
-// What a method works on for one row of windows. Lanes that are no window hold 0 in grad_output and 1 in guard.
-struct Windows {
-  const Strip& strip;
-  std::vector<Row*> rows;          // the input rows under the windows
-  std::vector<float> factors;      // the method's, one a row
-  float *weight, *grad_weight;     // of the windows, where the rule has a weight per window
-  float* grad_output;
-  float *totals, *means, *guard;   // a window whose total is not above kTiny is done again
-  float* staged;                   // the weights of an input row as they were loaded; -inf outside the image
-  float *first, *second;           // buffers of strip.length floats, free for use
+// A band of rows as runs of contiguous values.
+struct Runs {
+  int64_t count, length, step;
 };
 
-constexpr float kTiny = 1e-25f;
+// A tile's geometry. A line is a row of one plane in NCHW, of all planes in channels_last; a pixel or window is `unit` floats of it.
+struct Lines {
+  Window<int64_t> window;
+  bool channels_last;
+  int64_t units, planes, unit;  // planes of the tile; how many of them follow each other, and how many lie within a line
 
-// Method: Rule; kParts, kGradients of a row (the gradients of input and, per pixel, weight come last); prepare, pool, spread, finish.
-template <typename Method, typename scalar_t, typename weight_t>
-class TilePool {
-  using Rule = typename Method::Rule;
-  static constexpr bool kPerWindow = Rule::kWeightPerWindow;
+  Lines(const Window<int64_t>& window, bool channels_last, int64_t units)
+      : window(window), channels_last(channels_last), units(units), planes(channels_last ? 1 : units), unit(channels_last ? units : 1) {}
 
- public:
-  TilePool(const Window<int64_t>& window, const Strip& strip, bool backward)
-      : method_(window, strip), window_(window), strip_(strip), rows_(window.y.dilation * (window.y.kernel - 1) + 1), windows_{strip, {}, {}, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr}, backward_(backward) {
-    const int64_t parts = Method::kParts + (backward_ ? Method::kGradients : 0), outputs = strip.outputs();
-    memory_.assign((static_cast<int64_t>(rows_.size()) * parts + 3) * strip.length + 6 * outputs, 0.0f);
-    float* next = memory_.data();
-    const auto take = [&next](int64_t count) { return (next += count) - count; };
-    for (Row& row : rows_) {
-      for (int64_t part = 0; part < parts; ++part) row.parts[part] = take(strip.length);
-    }
-    windows_.staged = take(strip.length), windows_.first = take(strip.length), windows_.second = take(strip.length);
-    windows_.weight = take(outputs), windows_.grad_weight = take(outputs), windows_.grad_output = take(outputs);
-    windows_.totals = take(outputs), windows_.means = take(outputs), windows_.guard = take(outputs);
-    fill(strip.empty, windows_.staged, -infinity<float>());
-    windows_.factors.resize(window.y.kernel);
-    std::fill_n(windows_.guard, outputs, 1.0f);
-    for (int64_t ox = 0; ox < window.x.output; ++ox) {
-      for (int64_t unit = 0; unit < strip.units; ++unit) windows_.guard[strip.output_offset(ox, unit)] = 0.0f;
-    }
+  int64_t pixels() const { return window.x.input * unit; }  // floats in a line
+
+  template <typename scalar_t>
+  static scalar_t* start(const Tile<scalar_t>& tile, int64_t plane, int64_t row) {
+    return tile.data + plane * tile.unit + row * tile.row;
   }
 
-  // Pool the output rows [begin, end).
-  void forward(const Tile<const scalar_t>& input, const Tile<const weight_t>& weight, const Tile<scalar_t>& output, int64_t begin, int64_t end) {
-    for (Row& row : rows_) row.y = -1;
-    for (int64_t oy = begin; oy < end; ++oy) {
-      const bool good = pool(input, weight, oy);
-      store_output(strip_, windows_.means, output, oy);
-      if (good) continue;
-      for_each_bad([&](int64_t ox, int64_t unit) {
-        const Planes<scalar_t, weight_t, int64_t> planes{input.plane(unit), weight.plane(unit)};
-        output.plane(unit)(oy, ox) = static_cast<scalar_t>(measure<Rule, float>(window_, planes, oy, ox).output());
-      });
-    }
+  template <typename scalar_t>
+  Runs runs(const Tile<scalar_t>& tile, int64_t rows, int64_t width) const {
+    if (channels_last && tile.column != unit) return {rows * width, unit, tile.column};
+    return {1, rows * width * unit, 0};
   }
 
-  // Gather the gradients of the input rows [begin, end), and of the windows that start in them where the weight is given per window.
-  void backward(
-      const Tile<const scalar_t>& grad_output, const Tile<const scalar_t>& input, const Tile<const weight_t>& weight,
-      const Tile<scalar_t>& grad_input, const Tile<weight_t>& grad_weight, int64_t begin, int64_t end) {
-    for (Row& row : rows_) row.y = -1;
-    bad_.clear();
-    int64_t done = begin;
-    const int64_t last = window_.y.end_window(end - 1);
-    for (int64_t oy = window_.y.first_window(begin); oy < last; ++oy) {
-      const int64_t start = window_.y.start(oy);
-      for (const int64_t before = std::min(end, start); done < before; ++done) finish(done, grad_input, grad_weight);
-      const bool good = pool(input, weight, oy);
-      load_output(strip_, grad_output, oy, windows_.grad_output);
-      if (!good) for_each_bad([&](int64_t ox, int64_t unit) { bad_.push_back({oy, ox, unit}); });
-      method_.spread(windows_);
-      if constexpr (kPerWindow) {
-        if (std::max<int64_t>(start, 0) >= begin) store_output(strip_, windows_.grad_weight, grad_weight, oy);
-      }
-    }
-    for (; done < end; ++done) finish(done, grad_input, grad_weight);
-    for (const Bad& bad : bad_) add(bad, grad_output, input, weight, grad_input, grad_weight, begin, end);
+  // The input rows [first, second) under the windows of the rows [begin, end).
+  std::pair<int64_t, int64_t> rows_under(int64_t begin, int64_t end) const {
+    const Axis<int64_t>& y = window.y;
+    return {std::max<int64_t>(0, y.start(begin)), std::min(y.input, y.pixel(end - 1, y.kernel - 1) + 1)};
   }
 
- private:
-  struct Bad {
-    int64_t oy, ox, unit;
-  };
-
-  bool pool(const Tile<const scalar_t>& input, const Tile<const weight_t>& weight, int64_t oy) {
-    windows_.rows.clear();
-    for (int64_t tap = window_.y.first_tap(oy); tap < window_.y.end_tap(oy); ++tap) {
-      const int64_t y = window_.y.pixel(oy, tap);
-      Row& row = rows_[y % static_cast<int64_t>(rows_.size())];
-      if (row.y != y) {
-        row.y = y;
-        load(strip_, input, y, row.parts[0]);
-        fill(strip_.unseen, row.parts[0], 0.0f);  // an infinity there would spoil idle lanes
-        if constexpr (!kPerWindow) load(strip_, weight, y, windows_.staged);
-        method_.prepare(windows_, row);
-        if (backward_) {
-          for (int part = Method::kParts; part < Method::kParts + Method::kGradients; ++part) std::fill_n(row.parts[part], strip_.length, 0.0f);
-        }
-      }
-      windows_.rows.push_back(&row);
-    }
-    if constexpr (kPerWindow) load_output(strip_, weight, oy, windows_.weight);
-    return method_.pool(windows_);
-  }
-
-  void finish(int64_t y, const Tile<scalar_t>& grad_input, const Tile<weight_t>& grad_weight) {
-    const Row& row = rows_[y % static_cast<int64_t>(rows_.size())];
-    float* const* gradients = row.parts.data() + Method::kParts;
-    if (row.y == y) {
-      method_.finish(strip_, row);
-    } else {  // no window holds this row
-      std::fill_n(windows_.first, strip_.length, 0.0f);
-      gradients = nullptr;
-    }
-    store(strip_, gradients ? gradients[0] : windows_.first, grad_input, y);
-    if constexpr (!kPerWindow) store(strip_, gradients ? gradients[1] : windows_.first, grad_weight, y);
-  }
-
-  // Add a window's gradients by the definition.
-  void add(
-      const Bad& bad, const Tile<const scalar_t>& grad_output, const Tile<const scalar_t>& input, const Tile<const weight_t>& weight,
-      const Tile<scalar_t>& grad_input, const Tile<weight_t>& grad_weight, int64_t begin, int64_t end) const {
-    const Planes<scalar_t, weight_t, int64_t> planes{input.plane(bad.unit), weight.plane(bad.unit)};
-    const auto grads = grad_output.plane(bad.unit);
-    const Rule rule = measure<Rule, float>(window_, planes, bad.oy, bad.ox);
-    const float grad = static_cast<float>(grads(bad.oy, bad.ox));
-    for (int64_t i = window_.y.first_tap(bad.oy); i < window_.y.end_tap(bad.oy); ++i) {
-      for (int64_t j = window_.x.first_tap(bad.ox); j < window_.x.end_tap(bad.ox); ++j) {
-        const int64_t y = window_.y.pixel(bad.oy, i), x = window_.x.pixel(bad.ox, j);
-        if (y < begin || y >= end) continue;
-        const float value = static_cast<float>(planes.input(y, x));
-        const float f = static_cast<float>(kPerWindow ? planes.weight(bad.oy, bad.ox) : planes.weight(y, x));
-        scalar_t& to_input = grad_input.plane(bad.unit)(y, x);
-        to_input = static_cast<scalar_t>(static_cast<float>(to_input) + grad * rule.grad_input(value, f));
-        if constexpr (!kPerWindow) {
-          weight_t& to_weight = grad_weight.plane(bad.unit)(y, x);
-          to_weight = static_cast<weight_t>(static_cast<float>(to_weight) + grad * rule.grad_weight(value, f));
-        }
-      }
-    }
-    if constexpr (kPerWindow) {
-      if (std::max<int64_t>(window_.y.start(bad.oy), 0) >= begin) {
-        grad_weight.plane(bad.unit)(bad.oy, bad.ox) = static_cast<weight_t>(gather_window<Rule, float>(window_, planes, grads, rule, bad.oy, bad.ox));
-      }
-    }
-  }
-
-  template <typename F>
-  void for_each_bad(const F& f) const {
-    for (int64_t ox = 0; ox < window_.x.output; ++ox) {
-      for (int64_t unit = 0; unit < strip_.units; ++unit) {
-        if (!(windows_.totals[strip_.output_offset(ox, unit)] > kTiny)) f(ox, unit);
-      }
-    }
-  }
-
-  Method method_;
-  const Window<int64_t> window_;
-  const Strip& strip_;
-  std::vector<Row> rows_;
-  Windows windows_;
-  const bool backward_;
-  std::vector<float> memory_;
-  std::vector<Bad> bad_;
+  // The most windows that share an input row.
+  int64_t overlap() const { return window.y.dilation * (window.y.kernel - 1) / window.y.stride + 1; }
 };
 
+constexpr float kTiny = 1e-25f;  // a window whose total is not above it is done again
+
+namespace {
+
+template <typename source_t, typename target_t>
+MMPOOL_CLONES void copy_runs(const source_t* source, int64_t source_step, target_t* target, int64_t target_step, int64_t count, int64_t length) {
+  if (source_step == length && target_step == length) length *= count, count = count > 0;
+  for (int64_t run = 0; run < count; ++run) {
+    const source_t* __restrict from = source + run * source_step;
+    target_t* __restrict to = target + run * target_step;
+    MMPOOL_INDEPENDENT
+    for (int64_t i = 0; i < length; ++i) to[i] = static_cast<target_t>(static_cast<float>(from[i]));
+  }
+}
+
+// The rows [begin, end) of a plane as compact float lines: where they are if they are that already, else copied to `buffer`.
+template <typename scalar_t>
+const float* lines_of(const Lines& lines, const Tile<const scalar_t>& tile, int64_t plane, int64_t begin, int64_t end, float* buffer) {
+  const scalar_t* source = Lines::start(tile, plane, begin);
+  const Runs runs = lines.runs(tile, end - begin, lines.window.x.input);
+  if constexpr (std::is_same_v<scalar_t, float>) {
+    if (runs.count == 1) return source;
+  }
+  copy_runs(source, runs.step, buffer, runs.length, runs.count, runs.length);
+  return buffer;
+}
+
+// Rows [begin, end) of windows, `pitch` floats a line of the buffer, to and from it: calls copy(tile's data, buffer, runs, from run to run of the buffer).
+template <typename scalar_t, typename F>
+void for_windows(const Lines& lines, const Tile<scalar_t>& tile, int64_t begin, int64_t end, int64_t pitch, const F& copy) {
+  const int64_t rows = end - begin, width = lines.window.x.output;
+  for (int64_t plane = 0; plane < lines.planes; ++plane) {
+    const Runs runs = lines.runs(tile, 1, width);
+    if (runs.count == 1) {
+      copy(Lines::start(tile, plane, begin), plane * rows * pitch, Runs{rows, runs.length, tile.row}, pitch);
+    } else {
+      for (int64_t row = 0; row < rows; ++row) copy(Lines::start(tile, plane, begin + row), (plane * rows + row) * pitch, runs, runs.length);
+    }
+  }
+}
+
+template <typename scalar_t>
+void load_windows(const Lines& lines, const Tile<const scalar_t>& tile, int64_t begin, int64_t end, float* buffer, int64_t pitch) {
+  for_windows(lines, tile, begin, end, pitch, [&](const scalar_t* data, int64_t at, const Runs& runs, int64_t step) {
+    copy_runs(data, runs.step, buffer + at, step, runs.count, runs.length);
+  });
+}
+
+template <typename scalar_t>
+void store_windows(const Lines& lines, const float* buffer, int64_t pitch, const Tile<scalar_t>& tile, int64_t begin, int64_t end) {
+  for_windows(lines, tile, begin, end, pitch, [&](scalar_t* data, int64_t at, const Runs& runs, int64_t step) {
+    copy_runs(buffer + at, step, data, runs.step, runs.count, runs.length);
+  });
+}
+
+// Call f(oy, ox, unit) for every window of a band whose total is no good.
+template <typename F>
+void for_each_bad(const Lines& lines, const float* totals, int64_t pitch, int64_t begin, int64_t end, const F& f) {
+  for (int64_t plane = 0; plane < lines.planes; ++plane) {
+    for (int64_t oy = begin; oy < end; ++oy, totals += pitch) {
+      for (int64_t i = 0; i < lines.window.x.output * lines.unit; ++i) {
+        if (!(totals[i] > kTiny)) f(oy, i / lines.unit, plane + i % lines.unit);
+      }
+    }
+  }
+}
+
+// A window's output by the definition.
+template <typename Rule, typename scalar_t, typename weight_t>
+void redo_output(
+    const Lines& lines, const Tile<const scalar_t>& input, const Tile<const weight_t>& weight, const Tile<scalar_t>& output, int64_t oy, int64_t ox,
+    int64_t unit) {
+  const Planes<scalar_t, weight_t, int64_t> planes{input.plane(unit), weight.plane(unit)};
+  output.plane(unit)(oy, ox) = static_cast<scalar_t>(measure<Rule, float>(lines.window, planes, oy, ox).output());
+}
+
+// Add a window's gradients by the definition to the input rows [begin, end); what is given per window belongs to those who have its first row.
+template <typename Rule, typename scalar_t, typename weight_t>
+void redo_gradients(
+    const Lines& lines, const Tile<const scalar_t>& grad_output, const Tile<const scalar_t>& input, const Tile<const weight_t>& weight,
+    const Tile<scalar_t>& grad_input, const Tile<weight_t>& grad_weight, int64_t begin, int64_t end, int64_t oy, int64_t ox, int64_t unit) {
+  const Window<int64_t>& window = lines.window;
+  const Planes<scalar_t, weight_t, int64_t> planes{input.plane(unit), weight.plane(unit)};
+  const auto grads = grad_output.plane(unit);
+  const Rule rule = measure<Rule, float>(window, planes, oy, ox);
+  const float grad = static_cast<float>(grads(oy, ox));
+  for (int64_t i = window.y.first_tap(oy); i < window.y.end_tap(oy); ++i) {
+    for (int64_t j = window.x.first_tap(ox); j < window.x.end_tap(ox); ++j) {
+      const int64_t y = window.y.pixel(oy, i), x = window.x.pixel(ox, j);
+      if (y < begin || y >= end) continue;
+      const float value = static_cast<float>(planes.input(y, x));
+      const float f = static_cast<float>(Rule::kWeightPerWindow ? planes.weight(oy, ox) : planes.weight(y, x));
+      scalar_t& to_input = grad_input.plane(unit)(y, x);
+      to_input = static_cast<scalar_t>(static_cast<float>(to_input) + grad * rule.grad_input(value, f));
+      if constexpr (!Rule::kWeightPerWindow) {
+        weight_t& to_weight = grad_weight.plane(unit)(y, x);
+        to_weight = static_cast<weight_t>(static_cast<float>(to_weight) + grad * rule.grad_weight(value, f));
+      }
+    }
+  }
+  if constexpr (Rule::kWeightPerWindow) {
+    if (std::max<int64_t>(window.y.start(oy), 0) >= begin) {
+      grad_weight.plane(unit)(oy, ox) = static_cast<weight_t>(gather_window<Rule, float>(window, planes, grads, rule, oy, ox));
+    }
+  }
+}
+
+}  // namespace
 }  // namespace mmpool_ext

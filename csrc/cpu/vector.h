@@ -57,20 +57,19 @@ inline float exp_shifted(float x, int32_t bias) {
 
 // 2 ** x for x < 127; exactly 0 below -126.5.
 inline float exp2_bounded(float x) {
-  const float low = x < -127.0f ? -127.0f : x;
+  const float low = x > -127.0f ? x : -127.0f;
   const float rounded = low + kRound;
   const float f = low - (rounded - kRound);
   const float q = 0.69314718f + f * (0.24022651f + f * (0.05550357f + f * (0.00961803f + f * (0.00133910f + f * 0.00015470f))));
   return (1.0f + f * q) * power_of_two(rounded, kRoundBits - 127);
 }
 
-// log2(x) = exponent + fraction for normal x, the fraction in [-0.5, 0.5].
-inline void log2_split(float x, float& exponent, float& fraction) {
+// log2(x) for normal x, with a small relative error also near 1.
+inline float log2_normal(float x) {
   const int32_t bits = static_cast<int32_t>(static_cast<uint32_t>(as_bits(x)) - 0x3F3504F3u);  // sqrt(1/2): mantissas from it to its double
-  exponent = static_cast<float>(bits >> 23);
-  const float z = as_float((bits & 0x007FFFFF) + 0x3F3504F3) - 1.0f;
-  fraction = z * (1.44269502f + z * (-0.72134733f + z * (0.48089790f + z * (-0.36069646f + z * (0.28858545f + z * (-0.23963550f +
-             z * (0.20429206f + z * (-0.19061847f + z * (0.18785499f - z * 0.11299424f)))))))));
+  const float exponent = static_cast<float>(bits >> 23), z = as_float((bits & 0x007FFFFF) + 0x3F3504F3) - 1.0f;
+  return exponent + z * (1.44269502f + z * (-0.72134733f + z * (0.48089790f + z * (-0.36069646f + z * (0.28858545f + z * (-0.23963550f +
+                    z * (0.20429206f + z * (-0.19061847f + z * (0.18785499f - z * 0.11299424f)))))))));
 }
 
 }  // namespace mmpool_ext

@@ -26,7 +26,7 @@ void compare(double got, double expected, double scale) {
   if (!(error <= worst)) worst = error;  // also where one alone is NaN
 }
 
-template <template <typename> class Rule, typename Method>
+template <template <typename> class Rule, template <typename, typename> class Method>
 void run(const Axis<int64_t>& rows, const Axis<int64_t>& columns, bool channels_last, int64_t units, int extremes) {
   constexpr bool kPerWindow = Rule<float>::kWeightPerWindow;
   const Window<int64_t> window{rows, columns};
@@ -58,8 +58,8 @@ void run(const Axis<int64_t>& rows, const Axis<int64_t>& columns, bool channels_
   const auto tg = tile(cg, rows.output, columns.output), tf = kPerWindow ? tile(cf, rows.output, columns.output) : tile(cf, rows.input, columns.input);
   const auto ty = tile(y.data.get(), rows.output, columns.output), tgx = tile(gx.data.get(), rows.input, columns.input);
   const auto tgf = kPerWindow ? tile(gf.data.get(), rows.output, columns.output) : tile(gf.data.get(), rows.input, columns.input);
-  const Strip strip(columns, channels_last, units);
-  TilePool<Method, float, float> forward(window, strip, false), backward(window, strip, true);
+  const Lines lines(window, channels_last, units);
+  Method<float, float> forward(lines, false), backward(lines, true);
   const int64_t cut_out = rows.output / 2, cut_in = rows.input / 3;  // as two tasks would share the tile
   forward.forward(tx, tf, ty, 0, cut_out);
   forward.forward(tx, tf, ty, cut_out, rows.output);
@@ -111,8 +111,8 @@ int main() {
   for (int round = 0; round < 250; ++round) {
     const bool channels_last = round % 2;
     const int64_t units = 1 + static_cast<int64_t>(generator() % (channels_last ? 40 : 4));
-    run<Lip, LipRows>(axis(true), axis(true), channels_last, units, round % 3);
-    run<Polynomial, PolynomialRows>(axis(false), axis(false), channels_last, units, round % 3);
+    run<Lip, LipTile>(axis(true), axis(true), channels_last, units, round % 3);
+    run<Polynomial, PolynomialTile>(axis(false), axis(false), channels_last, units, round % 3);
   }
   std::printf("largest deviation %.3g\n", worst);
   return worst < 5e-5 ? 0 : 1;  // an alpha of 30 makes 30 times the rounding of a ratio
