@@ -9,6 +9,7 @@ LAZY: dict[str, tuple[str, str, str]] = {
     'BoundaryIoUMetric': ('METRICS', 'evaluation.boundary_iou_metric', 'mmseg'),
     'DUpsamplingHead': ('MODELS', 'decode_heads.dupsampling_head', 'mmseg'),
     'FCN8sHead': ('MODELS', 'decode_heads.fcn8s_head', 'mmseg'),
+    'LIPDenseNet': ('MODELS', 'backbones.lip_densenet', 'torchvision'),
     'LabelAsInput': ('MODELS', 'datasets.label_as_input', 'mmseg'),
     'MeanAlphaHook': ('HOOKS', 'visualization.alpha', 'matplotlib'),
     'PPoolResNet': ('MODELS', 'backbones.ppool_resnet', 'torchvision'),

@@ -1,7 +1,5 @@
 """LIP-ResNet (Gao et al., "LIP: Local Importance-based Pooling", ICCV 2019, section 3.3)."""
 
-import warnings
-
 import torch.utils.checkpoint
 from mmcv.cnn import build_conv_layer, build_norm_layer, build_plugin_layer
 from mmengine.model import BaseModule, Sequential
@@ -13,7 +11,7 @@ from ..layers import BottleneckLogit, BottleneckTrunk, LIPPool2d
 from .checkpoint import report_checkpoint
 
 
-def _class(cfg):
+def class_of(cfg):
     """Class that a config's ``type`` names."""
     return MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
 
@@ -112,7 +110,7 @@ class Bottleneck(BaseModule):
         self.logit_trunk = None
         if logit is not None:
             top = dict(logit=logit)
-            if _class(logit) is BottleneckLogit:
+            if class_of(logit) is BottleneckLogit:
                 head = dict(logit, type='ProjectionLogit')
                 channels = head.pop('mid_channels', 128)
                 self.logit_trunk = BottleneckTrunk(inplanes, channels, dilation)
@@ -258,7 +256,7 @@ class LIPResNet(BaseModule):
         if stage_with_lip is None:
             stage_with_lip = (False, True, True, True)[:num_stages]
         has_lip = stem_lip or any(stage_with_lip)
-        is_lip = _class(pool) is LIPPool2d
+        is_lip = class_of(pool) is LIPPool2d
 
         def check(ok, rule, value):
             if not ok:
@@ -353,7 +351,7 @@ class LIPResNet(BaseModule):
             return
         if stem_logit is None and logit is not None:
             stem_logit = dict(logit)
-            if _class(logit) is BottleneckLogit:  # paper 3.3: "simply a 3x3 convolution" in the stem
+            if class_of(logit) is BottleneckLogit:  # paper 3.3: "simply a 3x3 convolution" in the stem
                 stem_logit['type'] = 'SimplifiedLogit'
                 stem_logit.pop('mid_channels', None)
         top = {} if stem_logit is None else dict(logit=stem_logit)
@@ -379,7 +377,7 @@ class LIPResNet(BaseModule):
         return getattr(self, self.norm1_name)
 
     def init_weights(self):
-        """Initialise; with a checkpoint, say in one line what it gave, and warn of frozen tensors that it did not fill.
+        """Initialise; with a checkpoint, say in one line what it gave, see :func:`report_checkpoint`.
 
         Raises:
             ValueError: If the checkpoint has nothing in common with the network.
@@ -387,12 +385,6 @@ class LIPResNet(BaseModule):
         with report_checkpoint(self) as report:
             super().init_weights()
         self.fresh = report.fresh if report.loaded else set()
-        frozen = sorted(name for name, parameter in self.named_parameters() if not parameter.requires_grad and name in self.fresh)
-        if frozen:
-            warnings.warn(
-                f'LIPResNet: frozen tensors start fresh and will not be trained: {", ".join(frozen)}; lower frozen_stages or load a LIP checkpoint',
-                stacklevel=2,
-            )
         self.train(self.training)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
