@@ -28,6 +28,7 @@ class Bottleneck(BaseModule):
         dilation: Dilation of the 3x3 convolution or, with ``pool``, of the window and of the logit's 3x3 convolution.
         pool: Config of the pooling layer, or None for the strided block.
         logit: Config of the logit module when ``pool`` is a LIP. A ``BottleneckLogit`` shares its trunk between both branches.
+        pool_output: Pool the output of the plain block by ``stride`` instead, after its ReLU and in windows without overlap.
         style: ``'pytorch'`` puts the stride on the 3x3 convolution, ``'caffe'`` on the first 1x1.
         avg_down: Shortcut of the strided block by average pooling and an unstrided convolution.
         conv_cfg: Config of the convolutions.
@@ -48,6 +49,7 @@ class Bottleneck(BaseModule):
         dilation=1,
         pool=None,
         logit=None,
+        pool_output=False,
         style='pytorch',
         avg_down=False,
         conv_cfg=None,
@@ -60,6 +62,11 @@ class Bottleneck(BaseModule):
         super().__init__(init_cfg)
         self.with_cp = with_cp
         outplanes = planes * self.expansion
+        self.output_pool = None
+        if pool_output:
+            top = {} if logit is None else dict(logit=logit)
+            self.output_pool = MODELS.build(dict(pool, in_channels=outplanes, kernel_size=stride, stride=stride, ceil_mode=True, **top))
+            pool, stride = None, 1
         conv1_stride, conv2_stride = (1, stride) if style == 'pytorch' else (stride, 1)
 
         def add_norm(channels, postfix):
@@ -159,17 +166,19 @@ class Bottleneck(BaseModule):
             out = torch.utils.checkpoint.checkpoint(self._residual_and_shortcut, x, use_reentrant=False)
         else:
             out = self._residual_and_shortcut(x)
-        return self.relu(out)
+        out = self.relu(out)
+        return out if self.output_pool is None else self.output_pool(out)
 
 
 @MODELS.register_module()
 class LIPResNet(BaseModule):
     """ResNet whose downsampling is LIP: the stem's max pooling and each stage's strided convolutions (paper Fig. 4b, 7 LIPs).
 
-    With ``pool=dict(type='AveragePool2d')`` it is the paper's average-pooling baseline (Fig. 4c), with ``stage_with_lip=(False,) * 4`` and
-    ``stem_lip=False`` the plain ResNet (Table 3 E). Keys are torchvision's where the layers are. A stage with stride 1 (``strides=(1, 2, 1, 1)``)
-    keeps its LIP: window and logit dilate as the replaced 3x3 would, so that weights of the stride-32 network fit. InstanceNorm in the logit looks
-    at the whole padded image.
+    With ``pool=dict(type='AveragePool2d')`` it is the paper's average-pooling baseline (Fig. 4c), with ``DetailPreservingPool2d`` Table 1's DPP in
+    the baseline structure or, with ``stem_lip=False, pool_block_output=True``, in the original one; with ``stage_with_lip=(False,) * 4`` and
+    ``stem_lip=False`` the plain ResNet (Table 3 E). Keys are torchvision's where the layers are. A stage with stride 1
+    (``strides=(1, 2, 1, 1)``) keeps its LIP: window and logit dilate as the replaced 3x3 would, so that weights of the stride-32 network fit.
+    InstanceNorm in the logit looks at the whole padded image.
 
     Args:
         depth: 50, 101 or 152 as the paper; 14 and 26 (one and two blocks a stage) for small work.
@@ -197,6 +206,8 @@ class LIPResNet(BaseModule):
         stage_with_lip: Which stages' first blocks pool (paper Table 3). Default: all but the first.
         stem_lip: Whether the stem pools by ``pool``; else by max pooling.
         pool: Config of the pooling layer.
+        pool_block_output: Let the blocks of ``stage_with_lip`` run at stride 1 and pool what they put out, in 2x2 windows without overlap, as
+            the authors of detail-preserving pooling do.
         logit: Config of the logit module when ``pool`` is a ``LIPPool2d``. Default: ``dict(type='BottleneckLogit', mid_channels=128)``.
         stem_logit: The same for the stem. Default: ``SimplifiedLogit`` for the bottleneck form, else ``logit``.
         pretrained: Checkpoint file, the old spelling of ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
@@ -248,6 +259,7 @@ class LIPResNet(BaseModule):
         stage_with_lip: tuple[bool, ...] | None = None,
         stem_lip: bool = True,
         pool: dict = dict(type='LIPPool2d'),
+        pool_block_output: bool = False,
         logit: dict | None = None,
         stem_logit: dict | None = None,
         pretrained: str | None = None,
@@ -273,6 +285,8 @@ class LIPResNet(BaseModule):
         check(style in ('pytorch', 'caffe'), "style must be 'pytorch' or 'caffe'", repr(style))
         check(not (has_lip and style == 'caffe'), "style must be 'pytorch' where a LIP takes the place of the strided convolution", repr(style))
         check(not (any(stage_with_lip) and avg_down), 'avg_down must be False where a LIP downsamples the shortcut', avg_down)
+        ok = not pool_block_output or all(stride == 2 for stride, lip in zip(strides, stage_with_lip, strict=True) if lip)
+        check(ok, 'strides must be 2 where pool_block_output pools', strides)
         check(logit is None or (has_lip and is_lip), 'logit must be None for a network without LIPPool2d', logit)
         check(stem_logit is None or (stem_lip and is_lip), 'stem_logit must be None for a stem without LIPPool2d', stem_logit)
         check(not (pretrained and init_cfg), 'pretrained must be None beside init_cfg', pretrained)
@@ -319,7 +333,7 @@ class LIPResNet(BaseModule):
                 with_cp=with_cp,
                 init_cfg=block_init,
             )
-            lip = dict(pool=pool, logit=logit) if stage_with_lip[i] else {}
+            lip = dict(pool=pool, logit=logit, pool_output=pool_block_output) if stage_with_lip[i] else {}
             blocks = [Bottleneck(inplanes, planes, strides[i], grid[0], **lip, **shared)]
             inplanes = planes * Bottleneck.expansion
             blocks += [Bottleneck(inplanes, planes, 1, grid[j], **shared) for j in range(1, num_blocks)]
