@@ -2,7 +2,7 @@
 
 import torch.utils.checkpoint
 from mmcv.cnn import build_conv_layer, build_norm_layer, build_plugin_layer
-from mmengine.model import BaseModule, Sequential
+from mmengine.model import BaseModule, Sequential, constant_init
 from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -141,6 +141,12 @@ class Bottleneck(BaseModule):
     def norm3(self):
         """Normalisation after ``conv3``, before the addition."""
         return getattr(self, self.norm3_name)
+
+    def init_weights(self):
+        """Let a deformable convolution start undeformed: an initialisation of all convolutions has run over its offsets."""
+        super().init_weights()
+        if hasattr(self.conv2, 'conv_offset'):
+            constant_init(self.conv2.conv_offset, 0)
 
     def _plug(self, x, position):
         for name in self.plugin_names[position]:

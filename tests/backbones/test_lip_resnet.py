@@ -311,6 +311,17 @@ def test_deformable_convolutions_stay_out_of_lip_blocks():
     assert sum(isinstance(module, deform) for module in network.modules()) == 27
 
 
+@pytest.mark.parametrize('type', ['DCN', 'DCNv2'])
+def test_deformable_convolutions_start_undeformed(type):
+    pytest.importorskip('mmcv.ops')
+    network = small(depth=26, dcn=dict(type=type, deform_groups=1), stage_with_dcn=(False, True, True, True))
+    network.init_weights()
+    offsets = [parameter for name, parameter in network.named_parameters() if 'conv_offset' in name]
+    assert len(offsets) == 6
+    assert not any(parameter.any() for parameter in offsets)
+    assert network.layer2[1].conv2.weight.any()
+
+
 def test_copies_and_pickles():
     network, image = small().eval(), torch.randn(1, 3, 64, 64)
     for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
