@@ -92,6 +92,20 @@ def test_computes_the_papers_network(name):
     assert_close(features.mean((2, 3)) @ weight.T + bias, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
 
 
+def test_fits_mmpretrains_classifier(name):
+    """Of the config that the README names."""
+    pytest.importorskip('mmpretrain')
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+    from mmpretrain.registry import MODELS
+
+    config = {'lip_resnet-50': 'lip-resnet50_8xb32', 'lip_resnet-101': 'lip-resnet101_8xb32', 'lip_densenet_121': 'lip-densenet121_4xb64'}[name]
+    init_default_scope('mmpretrain')
+    with torch.device('meta'):
+        classifier = MODELS.build(Config.fromfile(ROOT / 'configs' / 'lip' / f'{config}_in1k.py').model)
+    classifier.load_state_dict(convert(make_state(name), classifier=True), assign=True)
+
+
 def test_prefix_of_a_data_parallel_run_and_files_without_counters():
     state = make_state('lip_resnet-50')
     expected = convert(state)
