@@ -5,10 +5,12 @@ import importlib
 # Public name: (registry in mmengine.registry, module below mmpool_ext, the package that it needs)
 LAZY: dict[str, tuple[str, str, str]] = {
     'AsymmetricNonLocalContext': ('MODELS', 'decode_heads.asymmetric_nonlocal_context', 'mmseg'),
+    'AveragePoolingWarmupHook': ('HOOKS', 'layers.lip_warmup', 'mmengine'),
     'BilinearFusionHead': ('MODELS', 'decode_heads.dupsampling_head', 'mmseg'),
     'BoundaryIoUMetric': ('METRICS', 'evaluation.boundary_iou_metric', 'mmseg'),
     'DUpsamplingHead': ('MODELS', 'decode_heads.dupsampling_head', 'mmseg'),
     'FCN8sHead': ('MODELS', 'decode_heads.fcn8s_head', 'mmseg'),
+    'LIPDenseNet': ('MODELS', 'backbones.lip_densenet', 'torchvision'),
     'LabelAsInput': ('MODELS', 'datasets.label_as_input', 'mmseg'),
     'MeanAlphaHook': ('HOOKS', 'visualization.alpha', 'matplotlib'),
     'PPoolResNet': ('MODELS', 'backbones.ppool_resnet', 'torchvision'),

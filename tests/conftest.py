@@ -15,5 +15,6 @@ if find_spec('mmengine'):  # the tests of the ops need torch alone
     # For each ``mmseg::`` mmengine reads every metafile of the codebase and reloads pkg_resources: a second each.
     utils.load = functools.cache(utils.load)
     config.is_installed = functools.cache(config.is_installed)
-    if find_spec('mmseg'):  # The forks' mmengine looks for a distribution named mmsegmentation: README.md, "Upstream traps".
-        utils.MODULE2PACKAGE['mmseg'] = packages_distributions()['mmseg'][0]
+    for codebase in filter(find_spec, ('mmdet', 'mmseg', 'mmpretrain')):
+        # The forks' mmengine looks for distributions of the upstream names, such as mmsegmentation: README.md, "Upstream traps".
+        utils.MODULE2PACKAGE[codebase] = packages_distributions()[codebase][0]

@@ -3,6 +3,8 @@
 import math
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 
 def _windows(height, width, kernel_size, stride, padding, dilation, ceil_mode):
@@ -264,3 +266,136 @@ def dense_pca(vectors, channels):
     centred = vectors - mean
     values, columns = np.linalg.eigh(centred.T @ centred / len(vectors))
     return mean, values[::-1][:channels], columns[:, ::-1][:, :channels]
+
+
+def _norm_shapes(name, channels, batch):
+    """Shapes of an affine instance norm or, with ``batch``, of a batch norm."""
+    shapes = {f'{name}.weight': (channels,), f'{name}.bias': (channels,)}
+    if batch:
+        shapes |= {f'{name}.running_mean': (channels,), f'{name}.running_var': (channels,), f'{name}.num_batches_tracked': ()}
+    return shapes
+
+
+def lip_resnet_shapes(blocks):
+    """Keys and shapes in the LIP authors' ImageNet files of a ResNet with ``blocks`` blocks a stage."""
+    shapes = {'conv1.weight': (64, 3, 7, 7), **_norm_shapes('bn1', 64, True), 'maxpool.logit.conv.weight': (64, 64, 3, 3)}
+    shapes |= _norm_shapes('maxpool.logit.bn', 64, False)
+    width = 64
+    for stage, count in enumerate(blocks, 1):
+        planes = 32 * 2**stage
+        for index in range(count):
+            block = f'layer{stage}.{index}'
+            lip = stage > 1 and index == 0
+            if lip:
+                for i, shape in ((1, (128, width, 1, 1)), (2, (128, 128, 3, 3))):
+                    shapes |= {f'{block}.bottleneck_shared.logit.conv{i}.weight': shape}
+                    shapes |= _norm_shapes(f'{block}.bottleneck_shared.logit.bn{i}', 128, False)
+            shapes |= {f'{block}.conv1.weight': (planes, width, 1, 1), **_norm_shapes(f'{block}.bn1', planes, True)}
+            if lip:
+                shapes |= {f'{block}.conv2.0.postprocessing.conv.weight': (planes, 128, 1, 1)}
+                shapes |= {**_norm_shapes(f'{block}.conv2.0.postprocessing.bn', planes, False), f'{block}.conv2.1.weight': (planes, planes, 1, 1)}
+            else:
+                shapes |= {f'{block}.conv2.weight': (planes, planes, 3, 3)}
+            shapes |= {**_norm_shapes(f'{block}.bn2', planes, True), f'{block}.conv3.weight': (4 * planes, planes, 1, 1)}
+            shapes |= _norm_shapes(f'{block}.bn3', 4 * planes, True)
+            if lip:
+                shapes |= {f'{block}.downsample.lip.postprocessing.conv.weight': (width, 128, 1, 1)}
+                shapes |= _norm_shapes(f'{block}.downsample.lip.postprocessing.bn', width, False)
+            if index == 0:
+                shapes |= {f'{block}.downsample.conv.weight': (4 * planes, width, 1, 1), **_norm_shapes(f'{block}.downsample.bn', 4 * planes, True)}
+            width = 4 * planes
+    return shapes | {'fc.weight': (1000, width), 'fc.bias': (1000,)}
+
+
+def lip_densenet_shapes(layers=(6, 12, 24, 16)):
+    """The same for their DenseNet with ``layers`` dense layers a block."""
+    shapes = {'features.conv0.weight': (64, 3, 7, 7), **_norm_shapes('features.norm0', 64, True)}
+    shapes |= {'features.pool0.logit.conv1.weight': (64, 64, 3, 3), **_norm_shapes('features.pool0.logit.bn1', 64, False)}
+    width = 64
+    for block, count in enumerate(layers, 1):
+        for index in range(1, count + 1):
+            layer = f'features.denseblock{block}.denselayer{index}'
+            shapes |= {**_norm_shapes(f'{layer}.norm1', width, True), f'{layer}.conv1.weight': (128, width, 1, 1)}
+            shapes |= {**_norm_shapes(f'{layer}.norm2', 128, True), f'{layer}.conv2.weight': (32, 128, 3, 3)}
+            width += 32
+        if block < len(layers):
+            name = f'features.transition{block}'
+            shapes |= {**_norm_shapes(f'{name}.norm', width, True), f'{name}.conv.weight': (width // 2, width, 1, 1)}
+            width //= 2
+            for i, shape in ((1, (128, width, 1, 1)), (2, (128, 128, 3, 3)), (3, (width, 128, 1, 1))):
+                shapes |= {f'{name}.pool.logit.conv{i}.weight': shape, **_norm_shapes(f'{name}.pool.logit.bn{i}', shape[0], False)}
+    return shapes | _norm_shapes('features.norm5', width, True) | {'classifier.weight': (1000, width), 'classifier.bias': (1000,)}
+
+
+class LIPNetwork:
+    """The LIP paper's Fig. 4 and section 3.3, step by step, on float64 weights under the authors' names."""
+
+    def __init__(self, state):
+        self.state = {key: tensor.double() for key, tensor in state.items()}
+
+    def conv(self, x, name, stride=1):
+        weight = self.state[f'{name}.weight']
+        return F.conv2d(x, weight, stride=stride, padding=weight.shape[2] // 2)
+
+    def batch_norm(self, x, name):
+        weight, bias, mean, var = (self.state[f'{name}.{part}'][:, None, None] for part in ('weight', 'bias', 'running_mean', 'running_var'))
+        return (x - mean) / (var + 1e-5).sqrt() * weight + bias
+
+    def instance_norm(self, x, name):
+        mean = x.mean((2, 3), keepdim=True)
+        var = (x - mean).square().mean((2, 3), keepdim=True)
+        return (x - mean) / (var + 1e-5).sqrt() * self.state[f'{name}.weight'][:, None, None] + self.state[f'{name}.bias'][:, None, None]
+
+    def logit(self, x, conv, norm):
+        """Top of every logit module: convolution, affine instance norm, and a sigmoid amplified to 12."""
+        return 12 / (1 + (-self.instance_norm(self.conv(x, conv), norm)).exp())
+
+    def trunk(self, x, name):
+        """Fig. 4e up to its top: a 1x1 and a 3x3 convolution, each with instance norm and ReLU."""
+        for i in (1, 2):
+            x = self.instance_norm(self.conv(x, f'{name}.conv{i}'), f'{name}.bn{i}').clamp(min=0)
+        return x
+
+    def resnet_block(self, x, name, lip):
+        """Fig. 4b with ``lip``, else the plain bottleneck block with stride 1."""
+        out = self.batch_norm(self.conv(x, f'{name}.conv1'), f'{name}.bn1').clamp(min=0)
+        shortcut, last = x, f'{name}.conv2'
+        if lip:
+            shared = self.trunk(x, f'{name}.bottleneck_shared.logit')
+            top, last = f'{name}.conv2.0.postprocessing', f'{name}.conv2.1'
+            out = lip_pool2d(out, self.logit(shared, f'{top}.conv', f'{top}.bn'))[0]
+            top = f'{name}.downsample.lip.postprocessing'
+            shortcut = lip_pool2d(x, self.logit(shared, f'{top}.conv', f'{top}.bn'))[0]
+        out = self.batch_norm(self.conv(out, last), f'{name}.bn2').clamp(min=0)
+        out = self.batch_norm(self.conv(out, f'{name}.conv3'), f'{name}.bn3')
+        if f'{name}.downsample.conv.weight' in self.state:
+            shortcut = self.batch_norm(self.conv(shortcut, f'{name}.downsample.conv'), f'{name}.downsample.bn')
+        return (out + shortcut).clamp(min=0)
+
+    def resnet(self, image, blocks):
+        """Scores (N, 1000) of the LIP-ResNet."""
+        x = self.batch_norm(self.conv(image.double(), 'conv1', 2), 'bn1').clamp(min=0)
+        x = lip_pool2d(x, self.logit(x, 'maxpool.logit.conv', 'maxpool.logit.bn'))[0]
+        for stage, count in enumerate(blocks, 1):
+            for index in range(count):
+                x = self.resnet_block(x, f'layer{stage}.{index}', stage > 1 and index == 0)
+        return x.mean((2, 3)) @ self.state['fc.weight'].T + self.state['fc.bias']
+
+    def densenet(self, image, layers=(6, 12, 24, 16)):
+        """Scores (N, 1000) of the LIP-DenseNet."""
+        x = self.batch_norm(self.conv(image.double(), 'features.conv0', 2), 'features.norm0').clamp(min=0)
+        x = lip_pool2d(x, self.logit(x, 'features.pool0.logit.conv1', 'features.pool0.logit.bn1'))[0]
+        for block, count in enumerate(layers, 1):
+            for index in range(1, count + 1):
+                layer = f'features.denseblock{block}.denselayer{index}'
+                new = self.conv(self.batch_norm(x, f'{layer}.norm1').clamp(min=0), f'{layer}.conv1')
+                new = self.conv(self.batch_norm(new, f'{layer}.norm2').clamp(min=0), f'{layer}.conv2')
+                x = torch.cat([x, new], 1)
+            if block < len(layers):
+                name = f'features.transition{block}'
+                x = self.conv(self.batch_norm(x, f'{name}.norm').clamp(min=0), f'{name}.conv')
+                top = f'{name}.pool.logit'
+                logit = self.logit(self.trunk(x, top), f'{top}.conv3', f'{top}.bn3')
+                x = lip_pool2d(x, logit, None, (2, 2), (2, 2), (0, 0))[0]
+        x = self.batch_norm(x, 'features.norm5').clamp(min=0)
+        return x.mean((2, 3)) @ self.state['classifier.weight'].T + self.state['classifier.bias']

@@ -1,5 +1,6 @@
 """What a checkpoint gave a backbone: said in one line, and known to the backbone afterwards."""
 
+import warnings
 from contextlib import contextmanager
 
 from mmengine.logging import print_log
@@ -34,6 +35,8 @@ class CheckpointReport:
 def report_checkpoint(module):
     """Watch the checkpoints that are loaded into ``module`` while the context is open, then say in one log line what they gave.
 
+    A warning names the frozen tensors that they did not fill.
+
     Args:
         module: The module whose ``init_weights`` runs inside the context.
 
@@ -62,3 +65,10 @@ def report_checkpoint(module):
         f'{name}: {taken} tensors taken over, {len(report.fresh)} not found and start fresh, {len(report.unused)} of the checkpoint unused',
         logger='current',
     )
+    frozen = sorted(name for name, parameter in module.named_parameters() if not parameter.requires_grad and name in report.fresh)
+    if frozen:
+        warnings.warn(
+            f'{type(module).__name__}: frozen tensors start fresh and will not be trained: {", ".join(frozen)}; '
+            'lower frozen_stages or load a checkpoint that has them',
+            stacklevel=4,
+        )

@@ -1,10 +1,8 @@
 """LIP-ResNet (Gao et al., "LIP: Local Importance-based Pooling", ICCV 2019, section 3.3)."""
 
-import warnings
-
 import torch.utils.checkpoint
 from mmcv.cnn import build_conv_layer, build_norm_layer, build_plugin_layer
-from mmengine.model import BaseModule, Sequential
+from mmengine.model import BaseModule, Sequential, constant_init
 from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -13,7 +11,7 @@ from ..layers import BottleneckLogit, BottleneckTrunk, LIPPool2d
 from .checkpoint import report_checkpoint
 
 
-def _class(cfg):
+def class_of(cfg):
     """Class that a config's ``type`` names."""
     return MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
 
@@ -30,6 +28,7 @@ class Bottleneck(BaseModule):
         dilation: Dilation of the 3x3 convolution or, with ``pool``, of the window and of the logit's 3x3 convolution.
         pool: Config of the pooling layer, or None for the strided block.
         logit: Config of the logit module when ``pool`` is a LIP. A ``BottleneckLogit`` shares its trunk between both branches.
+        pool_output: Pool the output of the plain block by ``stride`` instead, after its ReLU and in windows without overlap.
         style: ``'pytorch'`` puts the stride on the 3x3 convolution, ``'caffe'`` on the first 1x1.
         avg_down: Shortcut of the strided block by average pooling and an unstrided convolution.
         conv_cfg: Config of the convolutions.
@@ -50,6 +49,7 @@ class Bottleneck(BaseModule):
         dilation=1,
         pool=None,
         logit=None,
+        pool_output=False,
         style='pytorch',
         avg_down=False,
         conv_cfg=None,
@@ -62,6 +62,11 @@ class Bottleneck(BaseModule):
         super().__init__(init_cfg)
         self.with_cp = with_cp
         outplanes = planes * self.expansion
+        self.output_pool = None
+        if pool_output:
+            top = {} if logit is None else dict(logit=logit)
+            self.output_pool = MODELS.build(dict(pool, in_channels=outplanes, kernel_size=stride, stride=stride, ceil_mode=True, **top))
+            pool, stride = None, 1
         conv1_stride, conv2_stride = (1, stride) if style == 'pytorch' else (stride, 1)
 
         def add_norm(channels, postfix):
@@ -112,7 +117,7 @@ class Bottleneck(BaseModule):
         self.logit_trunk = None
         if logit is not None:
             top = dict(logit=logit)
-            if _class(logit) is BottleneckLogit:
+            if class_of(logit) is BottleneckLogit:
                 head = dict(logit, type='ProjectionLogit')
                 channels = head.pop('mid_channels', 128)
                 self.logit_trunk = BottleneckTrunk(inplanes, channels, dilation)
@@ -136,6 +141,12 @@ class Bottleneck(BaseModule):
     def norm3(self):
         """Normalisation after ``conv3``, before the addition."""
         return getattr(self, self.norm3_name)
+
+    def init_weights(self):
+        """Let a deformable convolution start undeformed: an initialisation of all convolutions has run over its offsets."""
+        super().init_weights()
+        if hasattr(self.conv2, 'conv_offset'):
+            constant_init(self.conv2.conv_offset, 0)
 
     def _plug(self, x, position):
         for name in self.plugin_names[position]:
@@ -161,17 +172,19 @@ class Bottleneck(BaseModule):
             out = torch.utils.checkpoint.checkpoint(self._residual_and_shortcut, x, use_reentrant=False)
         else:
             out = self._residual_and_shortcut(x)
-        return self.relu(out)
+        out = self.relu(out)
+        return out if self.output_pool is None else self.output_pool(out)
 
 
 @MODELS.register_module()
 class LIPResNet(BaseModule):
     """ResNet whose downsampling is LIP: the stem's max pooling and each stage's strided convolutions (paper Fig. 4b, 7 LIPs).
 
-    With ``pool=dict(type='AveragePool2d')`` it is the paper's average-pooling baseline (Fig. 4c), with ``stage_with_lip=(False,) * 4`` and
-    ``stem_lip=False`` the plain ResNet (Table 3 E). Keys are torchvision's where the layers are. A stage with stride 1 (``strides=(1, 2, 1, 1)``)
-    keeps its LIP: window and logit dilate as the replaced 3x3 would, so that weights of the stride-32 network fit. InstanceNorm in the logit looks
-    at the whole padded image.
+    With ``pool=dict(type='AveragePool2d')`` it is the paper's average-pooling baseline (Fig. 4c), with ``DetailPreservingPool2d`` Table 1's DPP in
+    the baseline structure or, with ``stem_lip=False, pool_block_output=True``, in the original one; with ``stage_with_lip=(False,) * 4`` and
+    ``stem_lip=False`` the plain ResNet (Table 3 E). Keys are torchvision's where the layers are. A stage with stride 1
+    (``strides=(1, 2, 1, 1)``) keeps its LIP: window and logit dilate as the replaced 3x3 would, so that weights of the stride-32 network fit.
+    InstanceNorm in the logit looks at the whole padded image.
 
     Args:
         depth: 50, 101 or 152 as the paper; 14 and 26 (one and two blocks a stage) for small work.
@@ -199,6 +212,8 @@ class LIPResNet(BaseModule):
         stage_with_lip: Which stages' first blocks pool (paper Table 3). Default: all but the first.
         stem_lip: Whether the stem pools by ``pool``; else by max pooling.
         pool: Config of the pooling layer.
+        pool_block_output: Let the blocks of ``stage_with_lip`` run at stride 1 and pool what they put out, in 2x2 windows without overlap, as
+            the authors of detail-preserving pooling do.
         logit: Config of the logit module when ``pool`` is a ``LIPPool2d``. Default: ``dict(type='BottleneckLogit', mid_channels=128)``.
         stem_logit: The same for the stem. Default: ``SimplifiedLogit`` for the bottleneck form, else ``logit``.
         pretrained: Checkpoint file, the old spelling of ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
@@ -250,6 +265,7 @@ class LIPResNet(BaseModule):
         stage_with_lip: tuple[bool, ...] | None = None,
         stem_lip: bool = True,
         pool: dict = dict(type='LIPPool2d'),
+        pool_block_output: bool = False,
         logit: dict | None = None,
         stem_logit: dict | None = None,
         pretrained: str | None = None,
@@ -258,7 +274,7 @@ class LIPResNet(BaseModule):
         if stage_with_lip is None:
             stage_with_lip = (False, True, True, True)[:num_stages]
         has_lip = stem_lip or any(stage_with_lip)
-        is_lip = _class(pool) is LIPPool2d
+        is_lip = class_of(pool) is LIPPool2d
 
         def check(ok, rule, value):
             if not ok:
@@ -275,6 +291,8 @@ class LIPResNet(BaseModule):
         check(style in ('pytorch', 'caffe'), "style must be 'pytorch' or 'caffe'", repr(style))
         check(not (has_lip and style == 'caffe'), "style must be 'pytorch' where a LIP takes the place of the strided convolution", repr(style))
         check(not (any(stage_with_lip) and avg_down), 'avg_down must be False where a LIP downsamples the shortcut', avg_down)
+        ok = not pool_block_output or all(stride == 2 for stride, lip in zip(strides, stage_with_lip, strict=True) if lip)
+        check(ok, 'strides must be 2 where pool_block_output pools', strides)
         check(logit is None or (has_lip and is_lip), 'logit must be None for a network without LIPPool2d', logit)
         check(stem_logit is None or (stem_lip and is_lip), 'stem_logit must be None for a stem without LIPPool2d', stem_logit)
         check(not (pretrained and init_cfg), 'pretrained must be None beside init_cfg', pretrained)
@@ -321,7 +339,7 @@ class LIPResNet(BaseModule):
                 with_cp=with_cp,
                 init_cfg=block_init,
             )
-            lip = dict(pool=pool, logit=logit) if stage_with_lip[i] else {}
+            lip = dict(pool=pool, logit=logit, pool_output=pool_block_output) if stage_with_lip[i] else {}
             blocks = [Bottleneck(inplanes, planes, strides[i], grid[0], **lip, **shared)]
             inplanes = planes * Bottleneck.expansion
             blocks += [Bottleneck(inplanes, planes, 1, grid[j], **shared) for j in range(1, num_blocks)]
@@ -353,7 +371,7 @@ class LIPResNet(BaseModule):
             return
         if stem_logit is None and logit is not None:
             stem_logit = dict(logit)
-            if _class(logit) is BottleneckLogit:  # paper 3.3: "simply a 3x3 convolution" in the stem
+            if class_of(logit) is BottleneckLogit:  # paper 3.3: "simply a 3x3 convolution" in the stem
                 stem_logit['type'] = 'SimplifiedLogit'
                 stem_logit.pop('mid_channels', None)
         top = {} if stem_logit is None else dict(logit=stem_logit)
@@ -379,7 +397,7 @@ class LIPResNet(BaseModule):
         return getattr(self, self.norm1_name)
 
     def init_weights(self):
-        """Initialise; with a checkpoint, say in one line what it gave, and warn of frozen tensors that it did not fill.
+        """Initialise; with a checkpoint, say in one line what it gave, see :func:`report_checkpoint`.
 
         Raises:
             ValueError: If the checkpoint has nothing in common with the network.
@@ -387,12 +405,6 @@ class LIPResNet(BaseModule):
         with report_checkpoint(self) as report:
             super().init_weights()
         self.fresh = report.fresh if report.loaded else set()
-        frozen = sorted(name for name, parameter in self.named_parameters() if not parameter.requires_grad and name in self.fresh)
-        if frozen:
-            warnings.warn(
-                f'LIPResNet: frozen tensors start fresh and will not be trained: {", ".join(frozen)}; lower frozen_stages or load a LIP checkpoint',
-                stacklevel=2,
-            )
         self.train(self.training)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):

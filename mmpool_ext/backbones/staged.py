@@ -1,4 +1,4 @@
-"""What the backbones of the P-pooling study share: a chain of stages, some of them taken out, frozen or left away."""
+"""What the backbones of the P-pooling study and LIP-DenseNet share: a chain of stages, some of them taken out, frozen or left away."""
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS

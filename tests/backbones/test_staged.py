@@ -1,4 +1,4 @@
-"""What all backbones of the P-pooling study do alike: shapes, gradients, checkpoints, freezing, errors."""
+"""What all backbones that are chains of stages do alike: shapes, gradients, checkpoints, freezing, errors."""
 
 import copy
 
@@ -13,6 +13,7 @@ import mmpool_ext  # noqa: F401 registers the names
 POOL = dict(type='PolynomialPool2d')
 # package, own arguments, taken stages, their channels and strides, and the side branches' parts (pools)
 BACKBONES = {
+    'LIPDenseNet': ('torchvision', dict(), (0, 1, 2, 3), (256, 512, 1024, 1024), (4, 8, 16, 32), 4),
     'PPoolVGG': ('torchvision', dict(depth=16, fc_channels=32), (0, 1, 2, 3, 4, 5), (64, 128, 256, 512, 512, 32), (2, 4, 8, 16, 16, 16), 5),
     'PPoolResNet': ('torchvision', dict(depth=50), (0, 1, 2, 3), (256, 512, 1024, 2048), (4, 8, 16, 32), 4),
     'PPoolInceptionV2': ('mmengine', dict(), (0, 1, 2, 3, 4), (64, 192, 320, 608, 1024), (2, 4, 8, 16, 32), 17),

@@ -1,0 +1,96 @@
+"""LIP-DenseNet (Gao et al., "LIP: Local Importance-based Pooling", ICCV 2019, section 3.3)."""
+
+import re
+
+import torchvision
+from torch import nn
+
+from ..layers import BottleneckTrunk, LIPPool2d
+from .lip_resnet import class_of
+from .staged import StagedBackbone, build_pool
+
+OLD_NAME = re.compile(r'(denselayer\d+\.(?:norm|conv))\.([12]\.)')
+
+
+class LIPDenseNet(StagedBackbone):
+    """DenseNet-BC that downsamples by LIP: the stem's max pooling (3x3) and the transitions' average poolings (2x2), 4 LIPs.
+
+    The stem's logit is one 3x3 convolution; each transition has a bottleneck logit of its own, over what its 1x1 convolution gives. Keys are
+    torchvision's, and torchvision's checkpoints load, those of before 2018 too. Every output has passed its norm and ReLU: the one at the
+    head of the transition that follows or, for the last, ``norm5``.
+
+    Args:
+        depth: 121 as the paper, 161, 169 or 201.
+        pool: Config of the poolings, or None for the plain DenseNet. A ``LIPPool2d`` without ``logit`` has the paper's logits.
+        out_indices: Outputs among 0 to 3: the dense blocks, of strides 4, 8, 16 and 32. What no output needs is left away.
+        frozen_stages: See :class:`StagedBackbone`, as for ``norm_eval``, ``pretrained`` and ``init_cfg``. The first stage holds the stem.
+        norm_eval: Whether batch normalisations keep their statistics.
+        with_cp: Recompute the dense layers' concatenations in the backward pass instead of keeping them.
+        pretrained: Checkpoint.
+        init_cfg: Initialisation config.
+
+    Raises:
+        ValueError: If ``depth`` or a stage is none of those.
+
+    Example:
+        >>> import torch
+        >>> from mmpool_ext import LIPDenseNet
+        >>> [tuple(level.shape) for level in LIPDenseNet(121)(torch.rand(1, 3, 64, 64))]
+        [(1, 256, 16, 16), (1, 512, 8, 8), (1, 1024, 4, 4), (1, 1024, 2, 2)]
+    """
+
+    def __init__(
+        self,
+        depth: int = 121,
+        pool: dict | None = dict(type='LIPPool2d'),
+        out_indices: tuple[int, ...] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        pretrained: str | None = None,
+        init_cfg: dict | list | None = None,
+    ):
+        super().__init__(out_indices, frozen_stages, norm_eval, pretrained, init_cfg)
+        depths = (121, 161, 169, 201)
+        if depth not in depths:
+            raise ValueError(f'LIPDenseNet: depth must be one of {depths}, but got {depth}')
+        self.features = torchvision.models.get_model(f'densenet{depth}', weights=None, memory_efficient=with_cp).features
+        self.features.add_module('relu5', nn.ReLU(inplace=True))
+        if pool is not None:
+            self._replace_pools(pool)
+        stages = [['conv0', 'norm0', 'relu0', 'pool0']]
+        for i in (1, 2, 3):
+            stages[-1] += [f'denseblock{i}', f'transition{i}.norm', f'transition{i}.relu']
+            stages.append([f'transition{i}.conv', f'transition{i}.pool'])
+        stages[-1] += ['denseblock4', 'norm5', 'relu5']
+        self.set_stages([[f'features.{step}' for step in stage] for stage in stages])
+        self.min_size = max(3, 2 ** (len(self.stages) + 1) - 3)  # the last LIP sees 2x2 positions
+        self.register_load_state_dict_pre_hook(_rename)
+
+    def _replace_pools(self, pool):
+        features, logit = self.features, {}
+        if class_of(pool) is LIPPool2d:
+            logit = dict(logit=dict(type='BottleneckLogit'))
+        features.pool0 = build_pool(pool, features.conv0.out_channels, 3, 2, 1)
+        for transition in (features.transition1, features.transition2, features.transition3):
+            transition.pool = build_pool(dict(logit, **pool), transition.conv.out_channels, 2, 2)
+        for module in features.modules():
+            if isinstance(module, BottleneckTrunk):  # as torchvision and the authors' DenseNet, fan in
+                nn.init.kaiming_normal_(module.conv1.weight)
+                nn.init.kaiming_normal_(module.conv2.weight)
+
+    def forward(self, input):
+        """Compute the outputs, a tuple with one map ``(N, C_i, H_i, W_i)`` for each of ``out_indices``.
+
+        Raises:
+            ValueError: If the images ``(N, 3, H, W)`` are so small that a pooling would see a single position.
+        """
+        if min(input.shape[-2:]) < self.min_size:
+            raise ValueError(f'LIPDenseNet: image must be at least {self.min_size} pixels high and wide, but got {tuple(input.shape[-2:])}')
+        return super().forward(input)
+
+
+def _rename(module, state_dict, prefix, *_):
+    """Give the keys of torchvision's own checkpoints, such as ``denselayer1.norm.1.weight``, their present names."""
+    for key in [key for key in state_dict if key.startswith(prefix) and OLD_NAME.search(key)]:
+        state_dict[OLD_NAME.sub(r'\1\2', key)] = state_dict.pop(key)
