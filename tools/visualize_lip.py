@@ -94,23 +94,23 @@ def visualize(models, path, locations=(), class_name=None, stage=-1, num_channel
     image, batch = load_image(first, path)
     names = first.classes or ()
     class_index = names.index(class_name) if class_name in names else None if class_name is None else int(class_name)
-    activations, fields, importance = {}, {}, {}
+    activations, fields, strides, importance = {}, {}, {}, {}
     for name, model in track(models.items(), 'look', transient=True):
         inputs, activation, class_index, maps = look(model, batch, class_index, stage)
-        scale = [edge / cells for edge, cells in zip(inputs.shape[2:], activation.shape, strict=True)]
+        strides[name] = inputs.shape[3] / activation.shape[1]
         if not locations:
-            row, column = divmod(int(activation.argmax()), activation.shape[1])
-            locations = [(int((column + 0.5) * scale[1]), int((row + 0.5) * scale[0]))]
+            peak = divmod(int(activation.argmax()), activation.shape[1])
+            locations = [tuple(int(cell * strides[name]) for cell in peak[::-1])]
         fields[name] = [receptive_field(activation, inputs, location)[: image.shape[0], : image.shape[1]] for location in locations]
-        activations[name] = activation.detach()[: -(-image.shape[0] // int(scale[0])), : -(-image.shape[1] // int(scale[1]))]
+        activations[name] = activation.detach()
         if maps:
-            importance[name] = {pool: logit[0] for pool, logit in maps.items()}
+            importance[name] = {pool.removeprefix('backbone.'): logit[0] for pool, logit in maps.items()}
     heights = [3 * (1 + len(locations)), *(2 * len(maps) for maps in importance.values())]
     width = max(3 * (1 + len(models)), 2.2 * (num_channels + 2) if importance else 0)
     figure = Figure(figsize=(width, sum(heights) + 0.4 * len(heights)), layout='constrained')
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     label = names[class_index] if names else f'class {class_index}'
-    draw_receptive_fields(image, locations, activations, fields, label, parts[0])
+    draw_receptive_fields(image, locations, activations, fields, label, strides, parts[0])
     for part, (name, maps) in zip(parts[1:], importance.items(), strict=True):
         part.suptitle(f'{name}: log-importance of pixels at every LIP', fontsize=11)
         draw_importance(image, maps, num_channels, part)

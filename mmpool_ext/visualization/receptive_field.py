@@ -72,7 +72,8 @@ def receptive_field(activation: Tensor, inputs: Tensor, location: tuple[int, int
     Args:
         activation: A map of :func:`class_activation`.
         inputs: The image ``(1, 3, H, W)`` that it was computed from.
-        location: ``(x, y)`` in pixels of the image; the cell of the map that covers it is taken.
+        location: ``(x, y)`` in pixels of the image; the nearest cell of the map is taken. Cells are centred at multiples of their stride, where
+            padded windows of odd size put them; the 2x2 windows of DenseNet put them half a stride further.
 
     Returns:
         The gradient's absolute value summed over colours, ``(H, W)``.
@@ -83,7 +84,8 @@ def receptive_field(activation: Tensor, inputs: Tensor, location: tuple[int, int
     (height, width), (x, y) = inputs.shape[2:], location
     if not (0 <= x < width and 0 <= y < height):
         raise ValueError(f'receptive_field: location must lie in the image of {width} x {height} pixels, but got {tuple(location)}')
-    cell = activation[int(y * activation.shape[0] / height), int(x * activation.shape[1] / width)]
+    cells = ((place * count / edge, count - 1) for place, edge, count in zip((y, x), (height, width), activation.shape, strict=True))
+    cell = activation[tuple(min(int(place + 0.5), last) for place, last in cells)]
     return torch.autograd.grad(cell, inputs, retain_graph=True)[0][0].abs().sum(0)
 
 
@@ -105,16 +107,23 @@ def half_radius(field: Tensor, location: tuple[int, int]) -> float:
 
 
 def draw_receptive_fields(
-    image, locations: list[tuple[int, int]], activations: dict[str, Tensor], fields: dict[str, list[Tensor]], class_name: str, figure=None
+    image,
+    locations: list[tuple[int, int]],
+    activations: dict[str, Tensor],
+    fields: dict[str, list[Tensor]],
+    class_name: str,
+    strides: dict[str, float],
+    figure=None,
 ) -> Figure:
     """Draw networks beside each other as the LIP paper's Fig. 5.
 
     Args:
         image: ``(H, W, 3)`` of 0 to 255.
         locations: ``(x, y)`` in pixels, a row each.
-        activations: Class activation map ``(h, w)`` of each network, over the image's whole area.
+        activations: Class activation map ``(h, w)`` of each network.
         fields: Receptive fields ``(H, W)`` of each network, one a location.
         class_name: Class of the maps, for the title.
+        strides: Distance of each map's cells in pixels.
         figure: Figure or sub-figure to draw into, or None for a new one.
 
     Returns:
@@ -133,8 +142,10 @@ def draw_receptive_fields(
     grid[0, 0].set_ylabel(f'class activation: {class_name}', fontsize=9)
     for column, (name, activation) in enumerate(activations.items(), 1):
         axes = grid[0, column]
+        edges = (-strides[name] / 2, (activation.shape[1] - 0.5) * strides[name], (activation.shape[0] - 0.5) * strides[name], -strides[name] / 2)
         axes.imshow(image)
-        axes.imshow(activation.detach().cpu(), cmap='jet', alpha=0.5, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation='bilinear')
+        axes.imshow(activation.detach().cpu(), cmap='jet', alpha=0.5, extent=edges, interpolation='bilinear')
+        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         axes.set_title(name, fontsize=10)
         for axes, field, location in zip(grid[1:, column], fields[name], locations, strict=True):
             axes.imshow(field.cpu().sqrt(), cmap='gray')
