@@ -3,10 +3,10 @@
     python tools/list_configs.py            # from configs/*/tables.yml and configs/costs.json
     python tools/list_configs.py --count    # first count the networks that costs.json lacks; interrupt it as you like, it goes on from there
 
-A row of tables.yml has a name, a config (the file's name without .py, if there is one), the paper's figures in the order of the table's columns and,
-once somebody has trained it, ``measured`` in the same order with its ``source``. Columns named ``parameters`` (M), ``lip`` and ``dupsampling`` (G) are
-costs that tools/get_flops.py counts as the paper does. Configs that no row names are listed below their paper's tables. Remove a line of costs.json to
-count that network again.
+A row of tables.yml has a name, a config (the file's name without .py, if there is one), the paper's figures in the order of the table's columns
+and, once somebody has trained it, ``measured`` in the same order with its ``source``. Columns named ``parameters`` (M), ``lip`` and ``dupsampling``
+(G) are costs that tools/get_flops.py counts as the paper does. Configs that no row names are listed below their paper's tables. Remove a line of
+costs.json to count that network again.
 """
 
 import argparse

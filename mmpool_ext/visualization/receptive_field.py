@@ -1,6 +1,7 @@
 """What a network looks at: class activation maps and effective receptive fields (LIP paper, Fig. 5)."""
 
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -106,6 +107,13 @@ def half_radius(field: Tensor, location: tuple[int, int]) -> float:
     return float(distance[torch.searchsorted(share, share[-1:] / 2)])
 
 
+def _spread(activation, size, stride):
+    """Interpolate a map whose cells are centred at multiples of ``stride`` to every pixel; the outermost cells go on to the border."""
+    rows, columns = (2 * torch.arange(edge) / stride / max(cells - 1, 1) - 1 for edge, cells in zip(size, activation.shape, strict=True))
+    grid = torch.stack([columns.expand(*size), rows[:, None].expand(*size)], dim=-1)
+    return F.grid_sample(activation[None, None], grid[None], padding_mode='border', align_corners=True)[0, 0]
+
+
 def draw_receptive_fields(
     image,
     locations: list[tuple[int, int]],
@@ -142,10 +150,8 @@ def draw_receptive_fields(
     grid[0, 0].set_ylabel(f'class activation: {class_name}', fontsize=9)
     for column, (name, activation) in enumerate(activations.items(), 1):
         axes = grid[0, column]
-        edges = (-strides[name] / 2, (activation.shape[1] - 0.5) * strides[name], (activation.shape[0] - 0.5) * strides[name], -strides[name] / 2)
         axes.imshow(image)
-        axes.imshow(activation.detach().cpu(), cmap='jet', alpha=0.5, extent=edges, interpolation='bilinear')
-        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        axes.imshow(_spread(activation.detach().cpu(), (height, width), strides[name]), cmap='jet', alpha=0.5)
         axes.set_title(name, fontsize=10)
         for axes, field, location in zip(grid[1:, column], fields[name], locations, strict=True):
             axes.imshow(field.cpu().sqrt(), cmap='gray')

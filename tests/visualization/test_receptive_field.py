@@ -43,7 +43,7 @@ def test_class_of_the_greatest_probability_and_a_class_that_is_not_there():
         class_activation(model, inputs, class_index=2)
 
 
-@pytest.mark.parametrize(('location', 'cell'), [((0, 0), (0, 0)), ((9, 5), (1, 2)), ((23, 15), (3, 5))])
+@pytest.mark.parametrize(('location', 'cell'), [((0, 0), (0, 0)), ((11, 5), (1, 3)), ((23, 15), (3, 5))])
 def test_field_is_the_window_of_the_nearest_cell(location, cell):
     inputs = torch.rand(1, 3, 16, 24).requires_grad_()
     activation, _ = class_activation(AverageNet(), inputs, class_index=0)
@@ -66,3 +66,7 @@ def test_draws_a_column_a_network_and_a_row_a_location(tmp_path):
     figure.savefig(tmp_path / 'x.png')
     assert len(figure.axes) == 3 * 3
     assert [axes.get_title() for axes in figure.axes[:3]] == ['image', 'a', 'b']
+    shown = torch.as_tensor(figure.axes[1].images[1].get_array().data)
+    assert shown.shape == (16, 24)
+    torch.testing.assert_close(shown[::8, ::8], maps['a'])  # cells lie at multiples of the stride
+    torch.testing.assert_close(shown[8:, 16:], maps['a'][1, 2].expand(8, 8))  # and the last goes on to the border
