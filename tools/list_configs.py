@@ -26,8 +26,9 @@ INTRODUCTION = """\
 <!-- Written by tools/list_configs.py from */tables.yml and costs.json: edit those. -->
 
 What a number says is in its column's name. **paper**: printed in the paper, in the table that the heading names. **counted**: by `tools/get_flops.py`
-on the network of the config, without training, for one image of the size given; multiply-adds by mmengine's rules, poolings apart (k * k an output),
-and again as the paper counts where it gives a cost. **measured**: by whoever trained the config, with its source; empty where nobody has.
+on the network of the config, without training, for one image of the size given; multiply-adds by mmengine's rules, poolings apart (k * k an output;
+nothing for DPP, which is plain PyTorch arithmetic), and again as the paper counts where it gives a cost. **measured**: by whoever trained the config,
+with its source; empty where nobody has.
 """
 
 
@@ -88,10 +89,15 @@ def count(configs: Path):
     shapes = listed_configs(read_papers(configs))
     known = json.loads(path.read_text()) if path.exists() else {}
     known = {name: counted for name, counted in known.items() if name in shapes}
+
+    def save():
+        lines = ',\n'.join(f'{json.dumps(name)}: {json.dumps(known[name])}' for name in sorted(known))
+        write(path, f'{{\n{lines}\n}}\n')
+
+    save()
     for name in track([name for name in shapes if name not in known], 'count'):
         known[name] = get_flops.costs(configs / f'{name}.py', shapes[name])
-        lines = ',\n'.join(f'{json.dumps(key)}: {json.dumps(known[key])}' for key in sorted(known))
-        write(path, f'{{\n{lines}\n}}\n')
+        save()
 
 
 def number(value: float) -> str:
