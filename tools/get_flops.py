@@ -3,9 +3,10 @@
     python tools/get_flops.py configs/lip/*.py
     python tools/get_flops.py configs/dupsampling/dupsampling_r50-os16_4xb12-30k_voc12-513x513.py --shape 513 513
 
-The network is built without weights and traced by mmengine's complexity analysis, so mmengine's rules make the column "multiply-adds" (convolutions,
-products, normalisation, bilinear resizing); poolings, which they count as nothing, are a column of their own: k * k multiply-adds an output for each
-lip_pool2d, polynomial_pool2d, lan_pool2d, average and max pooling of a k x k window (not for what is written out in plain PyTorch: DPP, Lp).
+The network is built without weights and traced by mmengine's complexity analysis, so mmengine's rules make the column "multiply-adds"
+(convolutions, products, normalisation, bilinear resizing), with deformable convolutions counted as if they were plain. Poolings, which mmengine
+counts as nothing, are a column of their own: k * k multiply-adds an output for each lip_pool2d, polynomial_pool2d, lan_pool2d, average and max
+pooling of a k x k window (not for what is written out in plain PyTorch: DPP, Lp).
 Auxiliary heads are left out, as they are at inference. A two-stage detector's head runs on the proposals of random weights, 1000 as a rule.
 
 Papers count in ways of their own, which the last two columns follow:
@@ -35,7 +36,8 @@ from mmpool_ext.layers import DUpsampling
 from mmpool_ext.ops._extension import BUILD, KERNELS
 
 OPS = ('lip_pool2d', 'polynomial_pool2d', 'lan_pool2d')
-PRODUCTS = ('aten::_convolution', 'aten::addmm', 'aten::linear', 'aten::matmul', 'aten::mm', 'aten::bmm')
+DEFORMABLE = {'prim::PythonOp.DeformConv2dFunction': 2, 'prim::PythonOp.ModulatedDeformConv2dFunction': 3}  # position of the weight
+PRODUCTS = (*DEFORMABLE, 'aten::_convolution', 'aten::addmm', 'aten::linear', 'aten::matmul', 'aten::mm', 'aten::bmm')
 VALUES_LIP = {
     'aten::batch_norm': 2,
     'aten::relu': 1,
@@ -65,8 +67,15 @@ def _window_products(inputs, outputs, window):
     return prod(get_shape(outputs[0])) * (kernel[0] * kernel[-1])
 
 
+def _deformable_products(inputs, outputs, weight):
+    """Those of a convolution: mmengine knows none of mmcv's own."""
+    return prod(get_shape(outputs[0])) * prod(get_shape(inputs[weight])[1:])
+
+
 def _handles(analyzer, activations):
     """For each kind of operation a function of a traced node that returns what it adds to each column."""
+    analyzer |= {kind: partial(_deformable_products, weight=weight) for kind, weight in DEFORMABLE.items()}
+    activations = {*activations, *DEFORMABLE}
     windows = {'aten::max_pool2d': 1, 'aten::avg_pool2d': 1, **{f'mmpool_ext::{op}': 2 for op in OPS}}
 
     def count(kind, inputs, outputs):

@@ -79,6 +79,20 @@ def test_detector_and_its_default_shape():
     assert get_flops.network_shape(Config.fromfile(CONFIGS / 'lip' / 'retinanet_lip-r50_fpn_2x_coco.py')) == (800, 1344)
 
 
+@pytest.mark.parametrize(('type', 'offsets'), [('DCN', 18), ('DCNv2', 27)])
+def test_deformable_convolutions_count_as_plain_ones_with_their_offsets(tmp_path, type, offsets):
+    pytest.importorskip('mmpretrain')
+    pytest.importorskip('mmcv.ops')
+    counted = []
+    for index, arguments in enumerate(('', f"dcn=dict(type='{type}', deform_groups=1), stage_with_dcn=(False, False, False, True)")):
+        config = tmp_path / f'{index}.py'
+        config.write_text(CLASSIFIER.format(f'depth=26, {arguments}'))
+        counted.append(get_flops.costs(config, (128, 128)))
+    plain, deformable = counted
+    for column, expected in dict(multiply_adds=9 * 512 * offsets * 4**2, lip=9 * 512 * offsets * 4**2, activations=offsets * 4**2).items():
+        assert deformable[column] - plain[column] == expected  # the one 3x3 of the last stage, at 4 x 4
+
+
 def test_table_and_errors(monkeypatch, capsys):
     pytest.importorskip('mmseg')
     config = str(CONFIGS / 'shapes' / 'fcn_r18_1xb8-400i_shapes-160x160.py')
