@@ -89,10 +89,15 @@ def visualize(models, path, locations=(), class_name=None, stage=-1, num_channel
 
     Returns:
         A matplotlib figure.
+
+    Raises:
+        ValueError: If there is no such class, or a location lies outside the image.
     """
     first = next(iter(models.values()))
     image, batch = load_image(first, path)
     names = first.classes or ()
+    if class_name is not None and class_name not in names and not class_name.isdigit():
+        raise ValueError(f'visualize_lip: class must be an index or one of the first checkpoint: {tuple(names)}, but got {class_name!r}')
     class_index = names.index(class_name) if class_name in names else None if class_name is None else int(class_name)
     activations, fields, strides, importance = {}, {}, {}, {}
     for name, model in track(models.items(), 'look', transient=True):

@@ -70,6 +70,8 @@ def test_classifiers_and_the_peak(monkeypatch, tmp_path, photo):
     assert all(field.shape == (224, 224) and field.max() > 0 for field in fields)
     assert not np.allclose(fields[0], fields[2])
     assert len(bottom.axes) == 7 * (3 + 2)  # image, mean, one channel; two colour bars
+    with pytest.raises(ValueError, match=r"visualize_lip: class must be an index or one of the first checkpoint: \(\), but got 'koala'"):
+        visualize_lip.visualize(networks, photo, class_name='koala')
 
 
 @pytest.mark.parametrize(
