@@ -146,7 +146,7 @@ def main():
             name, *files = network
             models[name if len(files) == 2 else f'{name} (untrained)'] = load_model(*files)
         figure = visualize(models, args.image, [tuple(location) for location in args.location], args.class_name, args.stage, args.num_channels)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         parser.error(str(error))
     unfinished = args.out.with_name(f'.{args.out.name}')
     figure.savefig(unfinished, dpi=110, format='png')

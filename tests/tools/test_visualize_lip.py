@@ -78,11 +78,13 @@ def test_classifiers_and_the_peak(monkeypatch, tmp_path, photo):
     ('network', 'message'),
     [
         (['LIP'], r'visualize_lip: network must be NAME CONFIG \[CHECKPOINT\], but got LIP'),
+        (['LIP', SHAPES / 'faster-rcnn_lip-r14_fpn_1xb8-400i_shapes-160x160.py', 'nowhere.pth'], 'nowhere.pth can not be found'),
         (['FCN', SHAPES / 'fcn_r18_1xb8-400i_shapes-160x160.py'], "must have a default_scope in .*, but got 'mmseg'"),
     ],
 )
 def test_bad_networks(monkeypatch, capsys, tmp_path, photo, network, message):
     pytest.importorskip('mmseg')
+    pytest.importorskip('mmdet')
     with pytest.raises(SystemExit):
         run(monkeypatch, photo, tmp_path / 'out.png', '--network', *network)
     assert re.search(message, capsys.readouterr().err)
