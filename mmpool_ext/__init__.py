@@ -12,10 +12,15 @@ from .version import __version__
 __all__ = ['__version__', 'ops']
 
 if find_spec('mmengine') is not None:
+    from mmengine.config.utils import MODULE2PACKAGE
+
     from . import backbones, layers, lazy
     from .backbones import *  # noqa: F403
     from .layers import *  # noqa: F403
 
+    # Lets ``_base_ = 'mmpool_ext::lip/...'`` find .mim/configs: mmengine looks a name that is no distribution's up as a module, which is right in
+    # editable installs, in clones and in folders on PYTHONPATH too, where it would look for the distribution's files in site-packages.
+    MODULE2PACKAGE['mmpool_ext'] = 'mmpool_ext.version'
     __all__ += [*backbones.__all__, *layers.__all__, *lazy.LAZY]
 
 

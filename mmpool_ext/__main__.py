@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mmpool_ext
 
+MIM = Path(mmpool_ext.__file__).parent / '.mim'  # where mmengine and mim look for a package's configs; links in a clone
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'timm', 'sklearn')
 
 
@@ -43,12 +44,6 @@ def compiled_ops():
     return '; '.join(f'{device}: {", ".join(ops)}' for device, ops in by_device.items()) or 'not built (the plain-PyTorch forms are used)'
 
 
-def config_folder():
-    """Folder of the shipped configs: inside an installed package, else beside it in a clone."""
-    root = Path(mmpool_ext.__file__).parent
-    return next((path for path in (root / '.mim' / 'configs', root.parent / 'configs') if path.is_dir()), 'not found')
-
-
 def main():
     """Print the report."""
     print(f'mmpool_ext {mmpool_ext.__version__} at {Path(mmpool_ext.__file__).parent}')
@@ -56,7 +51,8 @@ def main():
     for package in PACKAGES:
         print(f'{package:12}{version_of(package)}')
     print(f'compiled ops {compiled_ops()}')
-    print(f'configs      {config_folder()}')
+    for shipped in ('configs', 'tools'):
+        print(f'{shipped:12} {MIM / shipped}')
     print('names:')
     for line in registered_names() if find_spec('mmengine') else ('none: mmengine is not installed',):
         print(f'  {line}')

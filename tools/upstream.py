@@ -5,7 +5,7 @@
 
 What follows the script's name goes to it untouched; ``torchrun`` works too. Two traps are out of the way: torch >= 2.6 refuses the checkpoints that
 mmengine <= 0.10.7 writes (TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set), and the onedl forks do not find ``_base_ = 'mmseg::...'`` (mmengine is told
-which distribution the codebase came in).
+which distribution the codebase came in). ``_base_ = 'mmpool_ext::...'`` is found, too.
 """
 
 import argparse
@@ -45,6 +45,8 @@ def main():
     except ValueError as error:
         parser.error(str(error))
     from mmengine.config.utils import MODULE2PACKAGE
+
+    import mmpool_ext  # noqa: F401 tells mmengine where its configs are
 
     MODULE2PACKAGE[args.codebase] = packages_distributions()[args.codebase][0]
     os.environ.setdefault('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')

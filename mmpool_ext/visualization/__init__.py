@@ -1,1 +1,1 @@
-"""What people look at: importance maps, alpha maps, pyramids."""
+"""What people look at: importance maps, receptive fields, alpha maps, pyramids."""

@@ -1,0 +1,112 @@
+"""A wheel holds all that an experiment needs: built, installed aside and used in a folder that holds nothing of the clone."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip('mmengine')
+from mmengine.config import Config
+from upstream import script_path
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ('mmpool_ext', 'configs', 'tools', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'model-index.yml', 'README.md', 'LICENSE')
+CHECK = """
+import sys
+from mmengine.config import Config
+print(Config.fromfile(sys.argv[1]).model.backbone.type)
+import mmpool_ext
+print(Config.fromfile(sys.argv[2]).model.backbone.type)
+"""
+
+
+def run(folder, installed, *arguments, **environment):
+    """Run Python in ``folder`` with the installed wheel and the environment's packages, but without its editable installs (-S): return the print."""
+    paths = os.pathsep.join([str(installed), sysconfig.get_path('purelib')])
+    environment = dict(os.environ, PYTHONPATH=paths, OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore', **environment)
+    arguments = ['-S', *arguments]
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """A wheel built from a copy of the sources, without the compiled ops: the switch leaves out mmpool_ext._C and what compiles it, no file else."""
+    folder = tmp_path_factory.mktemp('build')
+    source = folder / 'source'
+    source.mkdir()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns('*.so', '__pycache__'))
+        else:
+            shutil.copy(ROOT / name, source)
+    run(source, folder, '-m', 'pip', 'wheel', '-q', '--no-build-isolation', '--no-deps', '-w', folder, '.', MMPOOL_EXT_WITH_OPS='0')
+    return next(folder.glob('*.whl'))
+
+
+@pytest.fixture(scope='module')
+def installed(wheel):
+    folder = wheel.parent / 'installed'
+    run(wheel.parent, wheel.parent, '-m', 'pip', 'install', '-q', '--no-deps', '--target', folder, wheel)
+    return folder
+
+
+def test_wheel_holds_configs_and_tools(wheel):
+    """Under mmpool_ext/.mim, where mmengine and mim look: see mmdet's own wheel."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    configs = {f'mmpool_ext/.mim/{path.relative_to(ROOT)}' for path in (ROOT / 'configs').rglob('*.*') if '__pycache__' not in path.parts}
+    assert len(configs) > 150
+    assert configs - names == set()
+    assert {'mmpool_ext/.mim/tools/upstream.py', 'mmpool_ext/.mim/tools/get_flops.py', 'mmpool_ext/.mim/model-index.yml'} <= names
+    assert not [name for name in names if 'demo' in name or 'build_cuda' in name or '__pycache__' in name]
+
+
+def test_index_lists_every_metafile_and_they_list_configs():
+    listed = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
+    assert set(listed) == {str(path.relative_to(ROOT)) for path in (ROOT / 'configs').glob('*/metafile.yml')}
+    for metafile in listed:
+        for model in yaml.safe_load((ROOT / metafile).read_text())['Models']:
+            assert (ROOT / model['Config']).is_file()
+            assert Path(model['Config']).stem == model['Name']
+
+
+def test_configs_are_found_by_the_packages_name(installed, tmp_path):
+    """From the installed wheel, as a base in mmengine's spelling: at once after ``import mmpool_ext``, and where mmdet's script reads it first."""
+    pytest.importorskip('mmdet')
+    shipped = "'mmpool_ext::lip/faster-rcnn_lip-r50_fpn_2x_coco.py'"
+    (tmp_path / 'first.py').write_text(f"_base_ = __import__('mmpool_ext') and {shipped}\n")
+    (tmp_path / 'second.py').write_text(f'_base_ = {shipped}\n')
+    assert run(tmp_path, installed, '-c', CHECK, 'first.py', 'second.py').split() == ['LIPResNet'] * 2
+    report = run(tmp_path, installed, '-m', 'mmpool_ext')
+    for shipped in ('configs', 'tools'):
+        assert f'{installed / "mmpool_ext" / ".mim" / shipped}\n' in report
+        assert not (installed / 'mmpool_ext' / '.mim' / shipped).is_symlink()
+    assert 'compiled ops not built' in report
+
+
+def test_configs_are_found_in_an_editable_install(tmp_path):
+    """Whose distribution has no files where mmengine looks for them."""
+    pytest.importorskip('mmdet')
+    import mmpool_ext  # noqa: F401
+
+    (tmp_path / 'config.py').write_text("_base_ = 'mmpool_ext::lip/retinanet_lip-r50_fpn_2x_coco.py'\n")
+    assert Config.fromfile(tmp_path / 'config.py').model.backbone.type == 'LIPResNet'
+
+
+def test_installed_config_trains_a_step_by_mmdets_own_script(installed, tmp_path):
+    pytest.importorskip('mmdet')
+    make_shapes = pytest.importorskip('make_shapes')
+    make_shapes.make_shapes(tmp_path / 'data' / 'shapes', num_train=2, num_val=1, size=64)
+    config = installed / 'mmpool_ext' / '.mim' / 'configs' / 'shapes' / 'faster-rcnn_lip-r14_fpn_1xb8-400i_shapes-160x160.py'
+    loader = [f'train_dataloader.{key}' for key in ('num_workers=0', 'persistent_workers=False', 'batch_size=2')]
+    options = [*loader, 'train_dataloader.dataset.pipeline.2.scale=(64,64)', 'train_cfg.max_iters=1', 'default_hooks.logger.interval=1']
+    options += ['default_hooks.checkpoint.save_last=False']
+    said = run(tmp_path, installed, script_path('mmdet', 'train'), config, '--cfg-options', *options)
+    assert 'Iter(train) [1/1]' in said
