@@ -2,10 +2,11 @@
 """Time the pooling ops, forward and forward+backward, beside what one would use instead.
 
 Every contestant runs four times per round, of which the first, that finds the caches and the allocator as another left them, does not count; the
-rounds are repeated, so that a slow moment of the machine hits all of them. `plain PyTorch` is the form that serves where the extension is not built,
-right for every input; `eager` is the shortest way to write the formula, and what torch.compile gets. Reported are median and quartiles in milliseconds, how many times longer a contestant takes than the compiled op, and the peak memory of a training step (allocated on
-top of the inputs, in sizes of the input; what torch.compile allocates inside its graph counts too). The yardsticks max_pool2d and avg_pool2d
-compute something else, and `copy` moves as many bytes as the op has to read and write.
+rounds are repeated, so that a slow moment of the machine hits all of them. `plain PyTorch` is the form that serves where the extension is not
+built, right for every input; `eager` is the shortest way to write the formula, and what torch.compile gets. Reported are median and quartiles in
+milliseconds, how many times longer a contestant takes than the compiled op, and the peak memory of a training step (allocated on top of the
+inputs, in sizes of the input; what torch.compile allocates inside its graph counts too). The yardsticks max_pool2d and avg_pool2d compute something
+else, and `copy` moves as many bytes as the op has to read and write.
 
     python tools/benchmark_ops.py work_dirs/benchmark            # table; work_dirs/benchmark.json and .png
     python tools/benchmark_ops.py work_dirs/step --network       # LIP-ResNet-50's training step beside ResNet-50's

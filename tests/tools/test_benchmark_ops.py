@@ -17,7 +17,7 @@ def test_table_json_and_chart(tmp_path):
     table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rows = json.loads(output.with_suffix('.json').read_text())['rows']
     assert 'compiled op' in table
-    assert {row['contestant'] for row in rows} == {'compiled op', 'eager', 'eager, sliced', 'max_pool2d', 'avg_pool2d', 'copy'}
+    assert {row['contestant'] for row in rows} == {'compiled op', 'plain PyTorch', 'eager', 'eager, sliced', 'max_pool2d', 'avg_pool2d', 'copy'}
     assert all(row['kept_input_sizes'] == 0 for row in rows if 'kept_input_sizes' in row)
     assert output.with_suffix('.png').stat().st_size > 0
     again = subprocess.run(command, capture_output=True, text=True)
