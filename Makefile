@@ -42,7 +42,7 @@ $(VENV)/.package: $(VENV)/.stack $(SOURCES)
 build: $(VENV)/.stack  ## compile csrc/ incrementally
 	$(RUN) setup.py -q build_ext --inplace
 
-demo: demo-lip  ## train, evaluate and draw on shapes: the main job
+demo: demo-lip demo-ppool demo-dupsampling demo-pyramid  ## train, evaluate and draw on shapes: the main job
 
 demo-lip: env  ## a detector with LIP beside its strided twin
 	$(RUN) tools/demo_lip.py

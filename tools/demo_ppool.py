@@ -1,4 +1,4 @@
-"""Train a small ResNet with P-pooling on shapes, and its twin with max pooling, by mmseg's own scripts; print both mIoU, enlarge thin structures.
+"""Train a small U-Net with P-pooling on shapes, and its twin with max pooling, by mmseg's own scripts; print both mIoU, enlarge thin structures.
 
 Both have the same seed and schedule. Everything lands in work_dirs/demo/ppool. Interrupt it as you like: the next call goes on from there.
 """
@@ -14,8 +14,8 @@ from PIL import Image
 
 WORK_DIR = demo.WORK_DIRS / 'ppool'
 ROWS = {
-    'P-pooling': 'fcn_ppool-r18_1xb8-400i_shapes-160x160',
-    'max pooling': 'fcn_maxpool-r18_1xb8-400i_shapes-160x160',
+    'P-pooling': 'fcn_ppool-unet_1xb4-640i_shapes-160x160',
+    'max pooling': 'fcn_maxpool-unet_1xb4-640i_shapes-160x160',
 }
 COLUMNS = {'mIoU': 'mIoU', 'pixel accuracy': 'aAcc'}
 LATTICE = 1 + CLASSES.index('lattice')
@@ -68,7 +68,7 @@ def main():
         work_dir = WORK_DIR / config
         percent = demo.train_and_test('mmseg', demo.CONFIGS / f'{config}.py', work_dir, '--out', work_dir / 'predictions')
         rows[name] = {key: percent[key] / 100 for key in COLUMNS.values()}
-    demo.print_table('ResNet-18 FCN on held-out shapes', rows, COLUMNS, WORK_DIR / 'table.json')
+    demo.print_table('U-Net on held-out shapes', rows, COLUMNS, WORK_DIR / 'table.json')
     picture(rows, WORK_DIR / 'thin_structures.png', args.num_images)
     print(f'Thin structures enlarged: {WORK_DIR / "thin_structures.png"}')
 

@@ -3,7 +3,7 @@ custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
 model = dict(
     decode_head=dict(
         type='DUpsamplingHead',
-        in_channels=256,
+        in_channels=128,
         channels=64,
         num_classes=5,
         dilations=(1, 2, 4),

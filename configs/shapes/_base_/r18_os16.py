@@ -1,4 +1,4 @@
-# A half-width ResNet-18 at stride 16 for the DUpsampling demo.
+# A quarter-width ResNet-18 at stride 16 for the DUpsampling demo.
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
@@ -15,8 +15,8 @@ model = dict(
         backbone='mmseg.ResNetV1c',
         taps=[],
         depth=18,
-        base_channels=32,
-        stem_channels=32,
+        base_channels=16,
+        stem_channels=16,
         strides=(1, 2, 2, 1),
         dilations=(1, 1, 1, 2),
         norm_cfg=dict(type='BN'),
