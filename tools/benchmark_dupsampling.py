@@ -9,6 +9,7 @@ import statistics
 import time
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmseg.models.decode_heads import DepthwiseSeparableASPPHead
 from rich.console import Console
@@ -56,6 +57,7 @@ def main():
     parser.add_argument('--runs', type=int, default=15, help='timed runs of each (default: %(default)s)')
     parser.add_argument('--device', type=torch.device, default='cpu', help='(default: %(default)s)')
     args = parser.parse_args()
+    MMLogger.get_instance('mmengine', log_level='WARNING')  # not every initialised tensor's name
     init_default_scope('mmseg')
     torch.manual_seed(0)
     heads = {name: head.to(args.device) for name, head in build_heads(args.classes, args.channels).items()}

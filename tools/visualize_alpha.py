@@ -4,8 +4,10 @@ python tools/visualize_alpha.py CONFIG CHECKPOINT IMAGE OUT.png
 """
 
 import argparse
+import os
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from mmpool_ext.visualization.alpha import draw_alpha, watch_alpha
@@ -24,12 +26,16 @@ def main():
     args = parser.parse_args()
     if args.out.exists() and not args.overwrite:
         parser.error(f'{args.out} must not exist; pass --overwrite to replace')
-    from mmseg.apis import inference_model, init_model
+    from mmengine.dataset import Compose
+    from mmseg.apis import init_model
 
+    os.environ.setdefault('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')  # torch >= 2.6 refuses the checkpoints that mmengine <= 0.10.7 writes
     model = init_model(str(args.config), str(args.checkpoint), device=args.device)
+    pipeline = Compose([step for step in model.cfg.test_dataloader.dataset.pipeline if step['type'] != 'LoadAnnotations'])
+    data = pipeline(dict(img_path=str(args.image)))
     try:
-        with watch_alpha(model) as maps:
-            inference_model(model, str(args.image))
+        with watch_alpha(model) as maps, torch.no_grad():
+            model.test_step(dict(inputs=[data['inputs']], data_samples=[data['data_samples']]))
     except ValueError as error:
         parser.error(str(error))
     figure = draw_alpha(Image.open(args.image).convert('RGB'), {name: alpha[0] for name, alpha in maps.items()}, args.num_channels)
