@@ -1,7 +1,5 @@
 """The orders that P-pooling predicts: maps to draw, means to log."""
 
-from contextlib import contextmanager
-
 import torch
 from matplotlib.figure import Figure
 from mmengine.hooks import Hook
@@ -9,17 +7,17 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from ..layers import PolynomialPool2d
+from .watch import watch
 
 
-@contextmanager
 def watch_alpha(model: nn.Module):
     """Collect the alpha map of every P-pooling layer while the context is open.
 
     Args:
         model: Any network with :class:`PolynomialPool2d` layers.
 
-    Yields:
-        ``{name of the layer: (N, C, H_out, W_out)}``, filled in the order in which the layers run; the last run of a layer counts.
+    Returns:
+        Context of ``{name of the layer: (N, C, H_out, W_out)}``, filled in the order in which the layers run; the last run of a layer counts.
 
     Raises:
         ValueError: If there is no such layer.
@@ -27,16 +25,7 @@ def watch_alpha(model: nn.Module):
     pools = {name: module for name, module in model.named_modules() if isinstance(module, PolynomialPool2d)}
     if not pools:
         raise ValueError(f'watch_alpha: model must have a PolynomialPool2d, but got {type(model).__name__} without one')
-    maps = {}
-    handles = [
-        pool.side_branch.register_forward_hook(lambda module, args, alpha, name=name: maps.update({name: alpha.detach()}))
-        for name, pool in pools.items()
-    ]
-    try:
-        yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
+    return watch({name: pool.side_branch for name, pool in pools.items()})
 
 
 class MeanAlphaHook(Hook):

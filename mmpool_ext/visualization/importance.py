@@ -1,23 +1,21 @@
 """Which pixels LIP keeps: the importance that each of a network's poolings gives to each pixel."""
 
-from contextlib import contextmanager
-
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ..layers import LIPPool2d
+from .watch import watch
 
 
-@contextmanager
 def watch_importance(model: nn.Module):
     """Collect the logit of every LIP while the context is open; a pixel's weight in a window is ``exp(logit)``.
 
     Args:
         model: Any network with :class:`LIPPool2d` layers.
 
-    Yields:
-        ``{name of the layer: (N, C, H, W)}``, filled in the order in which the layers run; the last run of a layer counts.
+    Returns:
+        Context of ``{name of the layer: (N, C, H, W)}``, filled in the order in which the layers run; the last run of a layer counts.
 
     Raises:
         ValueError: If there is no such layer.
@@ -25,15 +23,7 @@ def watch_importance(model: nn.Module):
     pools = {name: module for name, module in model.named_modules() if isinstance(module, LIPPool2d)}
     if not pools:
         raise ValueError(f'watch_importance: model must have a LIPPool2d, but got {type(model).__name__} without one')
-    maps = {}
-    handles = [
-        pool.logit.register_forward_hook(lambda module, args, logit, name=name: maps.update({name: logit.detach()})) for name, pool in pools.items()
-    ]
-    try:
-        yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
+    return watch({name: pool.logit for name, pool in pools.items()})
 
 
 def draw_importance(image, maps: dict[str, Tensor], num_channels: int = 5, figure=None) -> Figure:
