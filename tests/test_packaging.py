@@ -24,6 +24,14 @@ print(Config.fromfile(sys.argv[1]).model.backbone.type)
 import mmpool_ext
 print(Config.fromfile(sys.argv[2]).model.backbone.type)
 """
+# Without site there is no setuptools' .pth file either, which gives Python 3.12 the distutils that mmengine imports.
+SCRIPT = """
+import runpy, sys
+import _distutils_hack
+_distutils_hack.add_shim()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
 
 
 def run(folder, installed, *arguments, **environment):
@@ -108,5 +116,5 @@ def test_installed_config_trains_a_step_by_mmdets_own_script(installed, tmp_path
     loader = [f'train_dataloader.{key}' for key in ('num_workers=0', 'persistent_workers=False', 'batch_size=2')]
     options = [*loader, 'train_dataloader.dataset.pipeline.2.scale=(64,64)', 'train_cfg.max_iters=1', 'default_hooks.logger.interval=1']
     options += ['default_hooks.checkpoint.save_last=False']
-    said = run(tmp_path, installed, script_path('mmdet', 'train'), config, '--cfg-options', *options)
+    said = run(tmp_path, installed, '-c', SCRIPT, script_path('mmdet', 'train'), config, '--cfg-options', *options)
     assert 'Iter(train) [1/1]' in said
