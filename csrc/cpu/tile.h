@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "../common/pool.h"
@@ -28,10 +29,10 @@ struct Runs {
 struct Lines {
   Window<int64_t> window;
   bool channels_last;
-  int64_t units, planes, unit;  // planes of the tile; how many of them follow each other, and how many lie within a line
+  int64_t planes, unit;  // of the tile's planes, how many follow each other and how many lie within a line
 
   Lines(const Window<int64_t>& window, bool channels_last, int64_t units)
-      : window(window), channels_last(channels_last), units(units), planes(channels_last ? 1 : units), unit(channels_last ? units : 1) {}
+      : window(window), channels_last(channels_last), planes(channels_last ? 1 : units), unit(channels_last ? units : 1) {}
 
   int64_t pixels() const { return window.x.input * unit; }  // floats in a line
 

@@ -1,6 +1,5 @@
 // Loops that the compiler turns into vector code, and how it is told to: every leaf function marked MMPOOL_CLONES is compiled three times,
 // for AVX-512, AVX2 with FMA, and the baseline, and the loader picks. A clone is a leaf: what it calls must be inlined into it.
-// Buffers of float hold a whole number of blocks, so that no loop has a tail.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +20,7 @@
 
 namespace mmpool_ext {
 
-constexpr int64_t kBlock = 16;
+constexpr int64_t kBlock = 16;  // floats in the widest vector
 
 inline int64_t whole_blocks(int64_t count) { return (count + kBlock - 1) / kBlock * kBlock; }
 

@@ -98,7 +98,7 @@ Axis<int64_t> axis(bool dilated) {
   const auto draw = [](int64_t low, int64_t high) { return low + static_cast<int64_t>(generator() % (high - low + 1)); };
   const int64_t kernel = draw(1, 5), stride = draw(1, 4), padding = draw(0, kernel / 2), dilation = dilated && kernel > 2 ? draw(1, 3) : 1;
   const int64_t reach = dilation * (kernel - 1), least = std::max(dilation, reach + 1 - 2 * padding);
-  int64_t input = least + draw(0, 40);
+  int64_t input = least + draw(0, generator() % 8 ? 40 : 160);  // large planes are worked on in bands
   if (generator() % 2) input = std::max(least, whole_blocks(input / stride) * stride - padding);  // the columns just fill their blocks
   const int64_t span = input + 2 * padding - reach - 1;
   const bool partial = generator() % 2 && span % stride && (span / stride + 1) * stride < input + padding;  // ceil_mode
