@@ -28,16 +28,42 @@ MMPOOL_CLONES float largest(const weight_t* values, const Runs& runs) {
   return as_float(best ^ ((best >> 31) & INT32_MAX));
 }
 
-// exp(logit - center) * 2 ** -shift; `low` is where that becomes 0.
+constexpr float kUsual = 24.0f;
+
+// exp(logit) * 2 ** -shift, `round` = kRound - shift, right if no logit is beyond kUsual either way; returns whether that is so. On the way, fetch
+// the logits and pixels that lie `ahead`.
+template <typename scalar_t, typename weight_t>
+MMPOOL_CLONES bool exp_usual(const weight_t* logit, const scalar_t* input, int64_t ahead, const Runs& runs, float* weight, float round) {
+  int32_t worst = 0;  // as integers, in which a NaN is larger than all
+  for (int64_t run = 0; run < runs.count; ++run) {
+    for (int64_t at = 0; at < runs.length; at += kFetch) {
+      const int64_t count = runs.length - at < kFetch ? runs.length - at : kFetch, start = run * runs.step + at;
+      fetch(logit + start + ahead, count);
+      fetch(input + start + ahead, count);
+      const weight_t* __restrict from = logit + start;
+      float* __restrict to = weight + run * runs.length + at;
+      MMPOOL_INDEPENDENT
+      for (int64_t i = 0; i < count; ++i) {
+        const float x = static_cast<float>(from[i]);
+        const int32_t size = as_bits(x) & INT32_MAX;
+        worst = worst < size ? size : worst;
+        to[i] = exp_shifted(x, round);
+      }
+    }
+  }
+  return worst <= as_bits(kUsual);
+}
+
+// exp(logit - center) * 2 ** -shift, 0 below `low`.
 template <typename weight_t>
-MMPOOL_CLONES void exp_runs(const weight_t* logit, const Runs& runs, float* weight, float center, float low, int32_t bias) {
+MMPOOL_CLONES void exp_runs(const weight_t* logit, const Runs& runs, float* weight, float center, float low, float round) {
   for (int64_t run = 0; run < runs.count; ++run) {
     const weight_t* __restrict from = logit + run * runs.step;
     float* __restrict to = weight + run * runs.length;
     MMPOOL_INDEPENDENT
     for (int64_t i = 0; i < runs.length; ++i) {
       const float x = static_cast<float>(from[i]) - center;
-      to[i] = exp_shifted(x < low ? low : x, bias);
+      to[i] = x < low ? 0.0f : exp_shifted(x, round);
     }
   }
 }
@@ -86,8 +112,10 @@ MMPOOL_CLONES void add_rows(
   }
 }
 
-// Along the rows, and divide: windows [0, count) of `unit` floats; window w starts at pixel stride * w. Returns whether some total is no good.
-// `guard` is 1 in the lanes that are no window. kStride = 0: any stride and unit.
+constexpr float kLargest = 3.0e38f;  // a mean beyond is infinite, or nearly
+
+// Along the rows, and divide: windows [0, count) of `unit` floats; window w starts at pixel stride * w. A total of 0 says that the window is to be
+// done again, and so does the result. `guard` is 1 in the lanes that are no window. kStride = 0: any stride and unit.
 template <int kStride, int kTaps>
 MMPOOL_CLONES int32_t add_taps(
     const float* __restrict total, const float* __restrict sum, const float* __restrict guard, int64_t stride, int64_t dilation, int64_t taps,
@@ -101,9 +129,11 @@ MMPOOL_CLONES int32_t add_taps(
         a += total[kStride * i + tap];
         b += sum[kStride * i + tap];
       }
-      totals[i] = a;
-      means[i] = b / a;
-      bad |= a > kTiny ? 0 : 1;
+      const float mean = b / a;
+      const bool usual = (a > kTiny) & (std::abs(mean) <= kLargest);
+      totals[i] = usual ? a : 0.0f;
+      means[i] = mean;
+      bad |= usual ? 0 : 1;
     }
   } else {
     std::copy_n(guard, count * unit, totals);
@@ -123,90 +153,103 @@ MMPOOL_CLONES int32_t add_taps(
     }
     MMPOOL_INDEPENDENT
     for (int64_t i = 0; i < count * unit; ++i) {
-      means[i] /= totals[i];
-      bad |= totals[i] > kTiny ? 0 : 1;
+      const float a = totals[i], mean = means[i] / a;
+      const bool usual = (a > kTiny) & (std::abs(mean) <= kLargest);
+      totals[i] = usual ? a : 0.0f;
+      means[i] = mean;
+      bad |= usual ? 0 : 1;
     }
   }
   return bad;
 }
 
-// In place: the output gradient over the window's total, 0 where the window is done again elsewhere or has no part; the mean is 0 then too.
+// In place: the output gradient over the window's total; share and mean are 0 where the window is done again elsewhere.
 MMPOOL_CLONES void share_windows(float* __restrict grad, float* __restrict means, const float* __restrict totals, int64_t count) {
   MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
-    const float share = totals[i] > kTiny ? grad[i] / totals[i] : 0.0f, mean = means[i];
-    grad[i] = share;
-    means[i] = share == 0.0f ? 0.0f : mean;
+    const bool usual = totals[i] > kTiny;
+    const float share = grad[i] / totals[i], mean = means[i];
+    grad[i] = usual ? share : 0.0f;
+    means[i] = usual ? mean : 0.0f;
   }
 }
 
-// The reverse of add_taps: give each pixel of the padded lines the share and the mean of the windows that hold it. Windows that overlap take a
-// layer each: kTaps / kStride of them, rounded up; in general (kStride = 0) as many as taps.
+// The gradients of a pixel x of weight w that lies in windows of shares a and means m are w * sum a and w * sum a * (x - m). Seen from any mean M,
+// the second is w * ((x - M) * sum a + rest), rest = sum a * (M - m): differences only, so nothing cancels.
+struct Spread {
+  float *share, *mean, *rest;
+};
+
+// Give each pixel of the padded lines these three for the windows along its row, seen from the last mean with a share: the reverse of add_taps.
 template <int kStride, int kTaps>
 MMPOOL_CLONES void spread_taps(
     const float* __restrict share, const float* __restrict mean, int64_t stride, int64_t dilation, int64_t taps, int64_t count, int64_t unit,
-    int64_t layer, float* __restrict shares, float* __restrict means) {
+    int64_t padded, const Spread& spread) {
+  float* __restrict shares = spread.share;
+  float* __restrict means = spread.mean;
+  float* __restrict rests = spread.rest;
   if constexpr (kStride > 0) {
-    for (int tap = 0; tap < kTaps; tap += kStride) {
-      float* __restrict to_share = shares + tap / kStride * layer;
-      float* __restrict to_mean = means + tap / kStride * layer;
-      const float* __restrict a = share - tap / kStride;
-      const float* __restrict m = mean - tap / kStride;
-      MMPOOL_INDEPENDENT
-      for (int64_t i = 0; i < count; ++i) {
-        for (int phase = 0; phase < kStride; ++phase) {
-          to_share[kStride * i + phase] = tap + phase < kTaps ? a[i] : 0.0f;
-          to_mean[kStride * i + phase] = tap + phase < kTaps ? m[i] : 0.0f;
-        }
-      }
+    static_assert(kStride == 2 && (kTaps == 2 || kTaps == 3));
+    const float* __restrict share_before = share - 1;
+    const float* __restrict mean_before = mean - 1;
+    MMPOOL_INDEPENDENT
+    for (int64_t i = 0; i < count; ++i) {
+      const float a = share[i], m = mean[i], before = kTaps == 3 ? share_before[i] : 0.0f, center = a != 0.0f ? m : mean_before[i];
+      shares[2 * i] = a + before;
+      shares[2 * i + 1] = a;
+      means[2 * i] = kTaps == 3 ? center : m;
+      means[2 * i + 1] = m;
+      rests[2 * i] = kTaps == 3 ? before * (center - mean_before[i]) : 0.0f;
+      rests[2 * i + 1] = 0.0f;
     }
   } else {
+    std::fill_n(shares, padded, 0.0f);
+    std::fill_n(means, padded, 0.0f);
+    std::fill_n(rests, padded, 0.0f);
     for (int64_t tap = 0; tap < taps; ++tap) {
-      std::fill_n(shares + tap * layer, layer, 0.0f);
-      std::fill_n(means + tap * layer, layer, 0.0f);
       for (int64_t window = 0; window < count; ++window) {
-        const int64_t at = tap * layer + (stride * window + dilation * tap) * unit;
-        std::copy_n(share + window * unit, unit, shares + at);
-        std::copy_n(mean + window * unit, unit, means + at);
+        const float* __restrict a = share + window * unit;
+        const float* __restrict m = mean + window * unit;
+        float* __restrict to_share = shares + (stride * window + dilation * tap) * unit;
+        float* __restrict to_mean = means + (stride * window + dilation * tap) * unit;
+        float* __restrict to_rest = rests + (stride * window + dilation * tap) * unit;
+        MMPOOL_INDEPENDENT
+        for (int64_t i = 0; i < unit; ++i) {
+          const float center = a[i] != 0.0f ? m[i] : to_mean[i];
+          to_rest[i] += to_share[i] * (center - to_mean[i]);
+          to_share[i] += a[i];
+          to_mean[i] = center;
+        }
       }
     }
   }
 }
 
-// Where the layers of spread_taps lie: `layers` of them, `layer` floats apart, lines of `padded` floats that begin with the window row `first`.
-struct Layers {
-  const float *shares, *means, *zeros;
-  float* rest;  // two lines
-  int64_t layers, layer, padded, first;
-};
-
-// The reverse of add_rows, for the input rows [begin, end) of a plane: their gradients. Weight and input begin with the row `known`.
-// kRows = 0: any number of window rows and layers, whose sums go through `rest`.
-template <int kRows, int kLayers, typename scalar_t, typename weight_t>
+// The reverse of add_rows, for the input rows [begin, end) of a plane: their gradients. Weight and input begin with the row `known`; the lines of
+// `padded` floats that spread_taps made with the window row `top`. A pixel lies in at most kRows window rows; 0: any number, whose sums go through
+// `sums`, two lines.
+template <int kRows, typename scalar_t, typename weight_t>
 MMPOOL_CLONES void spread_rows(
-    const float* weight, const float* input, const Layers& from, const Axis<int64_t>& axis, int64_t known, int64_t begin, int64_t end, int64_t pitch,
-    const Runs& runs, scalar_t* to_input, weight_t* to_logit, int64_t step) {
-  constexpr int kAll = kRows * kLayers;
+    const float* weight, const float* input, const Spread& spread, const float* zeros, float* sums, const Axis<int64_t>& axis, int64_t known,
+    int64_t top, int64_t begin, int64_t end, int64_t pitch, int64_t padded, const Runs& runs, scalar_t* to_input, weight_t* to_logit, int64_t step) {
   for (int64_t row = begin; row < end; ++row, to_input += step, to_logit += step) {
     const int64_t first = axis.first_window(row), last = axis.end_window(row);
     const bool held = first < last;
-    const float* const weights = held ? weight + (row - known) * pitch : from.zeros;
-    const float* const inputs = held ? input + (row - known) * pitch : from.zeros;
-    if constexpr (kAll == 0) {
-      float* __restrict sum = from.rest;
-      float* __restrict product = from.rest + from.padded;
-      std::fill_n(from.rest, 2 * from.padded, 0.0f);
+    const float* const weights = held ? weight + (row - known) * pitch : zeros;
+    const float* const inputs = held ? input + (row - known) * pitch : zeros;
+    if constexpr (kRows == 0) {
+      float* __restrict sum = sums;
+      float* __restrict product = sums + padded;
+      std::fill_n(sums, 2 * padded, 0.0f);
       for (int64_t oy = first; oy < last; ++oy) {
         if (!axis.holds(oy, row)) continue;
-        for (int64_t layer = 0; layer < from.layers; ++layer) {
-          const int64_t at = layer * from.layer + (oy - from.first) * from.padded;
-          const float* __restrict a = from.shares + at;
-          const float* __restrict m = from.means + at;
-          MMPOOL_INDEPENDENT
-          for (int64_t i = 0; i < runs.count * runs.length; ++i) {
-            sum[i] += a[i];
-            product[i] += a[i] * (inputs[i] - m[i]);
-          }
+        const float* __restrict a = spread.share + (oy - top) * padded;
+        const float* __restrict m = spread.mean + (oy - top) * padded;
+        const float* __restrict r = spread.rest + (oy - top) * padded;
+        MMPOOL_INDEPENDENT
+        for (int64_t i = 0; i < runs.count * runs.length; ++i) {
+          sum[i] += a[i];
+          product[i] += a[i] * (inputs[i] - m[i]) + r[i];
         }
       }
     }
@@ -216,26 +259,38 @@ MMPOOL_CLONES void spread_rows(
       const float* __restrict x = inputs + at;
       scalar_t* __restrict gx = to_input + run * runs.step;
       weight_t* __restrict gl = to_logit + run * runs.step;
-      if constexpr (kAll == 0) {
+      if constexpr (kRows == 0) {
         MMPOOL_INDEPENDENT
         for (int64_t i = 0; i < runs.length; ++i) {
-          gx[i] = static_cast<scalar_t>(w[i] * from.rest[at + i]);
-          gl[i] = static_cast<weight_t>(w[i] * from.rest[from.padded + at + i]);
+          gx[i] = static_cast<scalar_t>(w[i] * sums[at + i]);
+          gl[i] = static_cast<weight_t>(w[i] * sums[padded + at + i]);
+        }
+      } else if (kRows == 1 || last - first == 1) {
+        const int64_t line = at + (first - top) * padded;
+        const float* __restrict a = held ? spread.share + line : zeros;
+        const float* __restrict m = held ? spread.mean + line : zeros;
+        const float* __restrict r = held ? spread.rest + line : zeros;
+        MMPOOL_INDEPENDENT
+        for (int64_t i = 0; i < runs.length; ++i) {
+          gx[i] = static_cast<scalar_t>(w[i] * a[i]);
+          gl[i] = static_cast<weight_t>(w[i] * (a[i] * (x[i] - m[i]) + r[i]));
         }
       } else {
-        const float* __restrict a[kAll];
-        const float* __restrict m[kAll];
-        for (int i = 0; i < kAll; ++i) {
-          const int64_t oy = first + i / kLayers, line = at + i % kLayers * from.layer + (oy - from.first) * from.padded;
-          a[i] = oy < last ? from.shares + line : from.zeros;
-          m[i] = oy < last ? from.means + line : from.zeros;
+        const float* __restrict a[kRows];
+        const float* __restrict m[kRows];
+        const float* __restrict r[kRows];
+        for (int i = 0; i < kRows; ++i) {
+          const int64_t line = at + (first + i - top) * padded;
+          a[i] = first + i < last ? spread.share + line : zeros;
+          m[i] = first + i < last ? spread.mean + line : zeros;
+          r[i] = first + i < last ? spread.rest + line : zeros;
         }
         MMPOOL_INDEPENDENT
         for (int64_t i = 0; i < runs.length; ++i) {
           float sum = 0.0f, product = 0.0f;
-          for (int j = 0; j < kAll; ++j) {
+          for (int j = 0; j < kRows; ++j) {
             sum += a[j][i];
-            product += a[j][i] * (x[i] - m[j][i]);
+            product += a[j][i] * (x[i] - m[j][i]) + r[j][i];
           }
           gx[i] = static_cast<scalar_t>(w[i] * sum);
           gl[i] = static_cast<weight_t>(w[i] * product);
@@ -256,20 +311,19 @@ class LipTile {
     padded_ = x.stride * lanes_;
     columns_ = std::min(x.input, padded_ / lines.unit - x.padding);
     for (int64_t cells = y.kernel * x.kernel; cells > 1; cells = (cells + 1) / 2) ++headroom_;
-    const int64_t line = lines.pixels(), rows = std::max<int64_t>(1, kBand / (lines.planes * line));
+    const int64_t line = lines.pixels(), rows = lines.band_rows();
     band_ = backward ? rows : std::max<int64_t>(1, rows / y.stride);
     const int64_t windows = std::min(y.output, backward ? band_ / y.stride + lines.overlap() + 1 : band_), count = windows * lines.planes;
     const int64_t under = std::min(y.input, (windows - 1) * y.stride + y.dilation * (y.kernel - 1) + 1) * lines.planes * line;
-    layers_ = pairs(3) ? 2 : pairs(2) ? 1 : x.kernel;
-    memory_.assign(2 * under + (2 + 2 * layers_) * (count + 1) * padded_ + 4 * (count + 1) * lanes_ + 2 * padded_ + padded_ + line, 0.0f);
+    memory_.assign(2 * under + (2 + 3) * (count + 1) * padded_ + 4 * (count + 1) * lanes_ + 2 * padded_ + padded_ + line, 0.0f);
     float* next = memory_.data();
     const auto take = [&next](int64_t size) { return (next += size) - size; };
     weight_ = take(under), input_ = take(under);
     total_ = take((count + 1) * padded_), sum_ = take((count + 1) * padded_);  // a line more: the last lanes look beyond
-    spread_share_ = take(layers_ * (count + 1) * padded_), spread_mean_ = take(layers_ * (count + 1) * padded_);
+    spread_ = {take((count + 1) * padded_), take((count + 1) * padded_), take((count + 1) * padded_)};
     totals_ = take(count * lanes_), guard_ = take(count * lanes_);
     means_ = take((count + 1) * lanes_) + lanes_, grad_ = take((count + 1) * lanes_) + lanes_;  // a line more: the first pixels look before
-    rest_ = take(2 * padded_), zeros_ = take(padded_ + line);
+    sums_ = take(2 * padded_), zeros_ = take(padded_ + line);
     for (int64_t i = 0; i < count; ++i) std::fill(guard_ + i * lanes_ + x.output * lines.unit, guard_ + (i + 1) * lanes_, 1.0f);
   }
 
@@ -305,8 +359,6 @@ class LipTile {
   }
 
  private:
-  static constexpr int64_t kBand = 4096;  // pixels that are worked on at once
-
   bool pairs(int64_t taps) const { return lines_.unit == 1 && window_.x.stride == 2 && window_.x.kernel == taps && window_.x.dilation == 1; }
 
   // Totals and means of the window rows [begin, end); false where some are no good.
@@ -318,7 +370,8 @@ class LipTile {
     first_ = first, last_ = last;
     for (int64_t plane = 0; plane < lines_.planes; ++plane) {
       float* const weights = weight_ + plane * rows * line;
-      exponentiate(Lines::start(weight, plane, first), lines_.runs(weight, rows, x.input), weights);
+      const Runs runs = lines_.runs(weight, rows, x.input);
+      exponentiate(Lines::start(weight, plane, first), Lines::start(input, plane, first), rows * weight.row, runs, weights);
       inputs_[plane] = lines_of(lines_, input, plane, first, last, input_ + plane * rows * line);
       const int64_t at = plane * (end - begin) * padded_ + x.padding * lines_.unit;
       add(weights, inputs_[plane], zeros_, y, first, begin, end, line, columns_ * lines_.unit, total_ + at, sum_ + at, padded_);
@@ -327,7 +380,8 @@ class LipTile {
     return !reduce(total_, sum_, guard_, x.stride, x.dilation, x.kernel, count * lanes_ / lines_.unit, lines_.unit, totals_, means_);
   }
 
-  void exponentiate(const weight_t* logit, const Runs& runs, float* weight) const {
+  void exponentiate(const weight_t* logit, const scalar_t* input, int64_t ahead, const Runs& runs, float* weight) const {
+    if (exp_usual(logit, input, ahead, runs, weight, kRound - 35 - headroom_)) return;  // exp(kUsual) < 2 ** 35
     const float top = largest(logit, runs);
     if (!(std::abs(top) <= 1e30f)) {
       std::fill_n(weight, runs.count * runs.length, 0.0f);
@@ -335,7 +389,7 @@ class LipTile {
     }
     const float center = std::abs(top) > 1e3f ? top : 0.0f;  // between logits this large the difference is exact
     const int32_t shift = static_cast<int32_t>(std::lrint((top - center) * 1.44269504f)) + headroom_;
-    exp_runs(logit, runs, weight, center, static_cast<float>((shift - 127) * 0.6931471805599453), kRoundBits + shift - 127);
+    exp_runs(logit, runs, weight, center, static_cast<float>((shift - 125) * 0.6931471805599453), kRound - shift);
   }
 
   // Gradients of the input rows [begin, end) from those of the window rows [first, last), whose shares and means are known.
@@ -343,21 +397,22 @@ class LipTile {
     const Axis<int64_t>&x = window_.x, &y = window_.y;
     const int64_t line = lines_.pixels(), lines = last - first, start = x.padding * lines_.unit;
     const auto widen = pairs(3) ? spread_taps<2, 3> : pairs(2) ? spread_taps<2, 2> : spread_taps<0, 0>;
-    const int64_t layer = (lines * lines_.planes + 1) * padded_;
-    widen(grad_, means_, x.stride, x.dilation, x.kernel, lines * lines_.planes * lanes_ / lines_.unit, lines_.unit, layer, spread_share_, spread_mean_);
+    widen(
+        grad_, means_, x.stride, x.dilation, x.kernel, lines * lines_.planes * lanes_ / lines_.unit, lines_.unit,
+        (lines * lines_.planes + 1) * padded_, spread_);
     const Runs runs = lines_.runs(grad_input, 1, columns_), all = lines_.runs(grad_input, 1, x.input);
-    const bool dense = y.dilation == 1;
-    const auto narrow = layers_ == 2 && lines_.overlap() == 2 && dense   ? spread_rows<2, 2, scalar_t, weight_t>
-                        : layers_ == 1 && lines_.overlap() == 1 && dense ? spread_rows<1, 1, scalar_t, weight_t>
-                        : layers_ == 3 && lines_.overlap() == 3 && dense ? spread_rows<3, 3, scalar_t, weight_t>
-                                                                         : spread_rows<0, 0, scalar_t, weight_t>;
+    const int64_t overlap = y.dilation == 1 ? lines_.overlap() : 0;
+    const auto narrow = overlap == 1   ? spread_rows<1, scalar_t, weight_t>
+                        : overlap == 2 ? spread_rows<2, scalar_t, weight_t>
+                        : overlap == 3 ? spread_rows<3, scalar_t, weight_t>
+                                       : spread_rows<0, scalar_t, weight_t>;
     for (int64_t plane = 0; plane < lines_.planes; ++plane) {
       scalar_t* to_input = Lines::start(grad_input, plane, begin);
       weight_t* to_logit = Lines::start(grad_logit, plane, begin);
       const int64_t at = plane * lines * padded_ + start;
-      const Layers from{spread_share_ + at, spread_mean_ + at, zeros_, rest_, layers_, layer, padded_, first};
       narrow(
-          weight_ + plane * (last_ - first_) * line, inputs_[plane], from, y, first_, begin, end, line, runs, to_input, to_logit, grad_input.row);
+          weight_ + plane * (last_ - first_) * line, inputs_[plane], {spread_.share + at, spread_.mean + at, spread_.rest + at}, zeros_, sums_, y,
+          first_, first, begin, end, line, padded_, runs, to_input, to_logit, grad_input.row);
       if (columns_ == x.input) continue;
       for (int64_t row = begin; row < end; ++row, to_input += grad_input.row, to_logit += grad_input.row) {  // columns beyond the last window
         for (int64_t run = runs.count == 1 ? 0 : runs.count; run < all.count; ++run) {
@@ -372,12 +427,12 @@ class LipTile {
   const Lines lines_;
   const Window<int64_t> window_;
   int64_t lanes_, padded_, columns_, band_;  // floats in a line of windows and in one of padded pixels; columns that windows see; rows
-  int64_t layers_;                           // of spread_taps
   int64_t first_ = 0, last_ = 0;             // the input rows that are known
   int32_t headroom_ = 1;                     // a window's weights add up to less than 1, so that no sum overflows
   std::vector<const float*> inputs_;
   std::vector<float> memory_;
-  float *weight_, *input_, *total_, *sum_, *spread_share_, *spread_mean_, *totals_, *means_, *guard_, *grad_, *rest_, *zeros_;
+  float *weight_, *input_, *total_, *sum_, *totals_, *means_, *guard_, *grad_, *sums_, *zeros_;
+  Spread spread_;
 };
 
 }  // namespace mmpool_ext

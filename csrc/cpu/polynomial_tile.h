@@ -39,14 +39,18 @@ MMPOOL_CLONES void take_cells(
   }
 }
 
+// A row of `count` is as good as one of whole blocks where what is written too much is overwritten by the next row, and what is read lies in it.
+inline int64_t stretched(int64_t count, bool more) { return more && count >= kBlock / 2 ? whole_blocks(count) : count; }
+
 // The same for two neighbouring cells of windows that are two pixels apart.
 MMPOOL_CLONES void take_pairs(const float* input, int64_t line, float* first, float* second, int64_t pitch, int64_t rows, int64_t count) {
   for (int64_t row = 0; row < rows; ++row, input += line, first += pitch, second += pitch) {
     const float* __restrict from = input;
     float* __restrict even = first;
     float* __restrict odd = second;
+    const int64_t wide = stretched(count, row + 1 < rows && pitch == count);
     MMPOOL_INDEPENDENT
-    for (int64_t i = 0; i < count; ++i) {
+    for (int64_t i = 0; i < wide; ++i) {
       const float a = from[2 * i], b = from[2 * i + 1];
       even[i] = a < 0.0f ? 0.0f : a;
       odd[i] = b < 0.0f ? 0.0f : b;
@@ -94,6 +98,16 @@ MMPOOL_CLONES void raise_top(const float* __restrict cells, float* __restrict to
   for (int64_t i = 0; i < count; ++i) top[i] = top[i] < cells[i] ? cells[i] : top[i];
 }
 
+// The same, and leave the smaller of both in the cell.
+MMPOOL_CLONES void swap_top(float* __restrict cells, float* __restrict top, int64_t count) {
+  MMPOOL_INDEPENDENT
+  for (int64_t i = 0; i < count; ++i) {
+    const float a = top[i], b = cells[i];
+    top[i] = a < b ? b : a;
+    cells[i] = a < b ? a : b;
+  }
+}
+
 // 1 / top; an all-zero window has ratios of 1, `floor`.
 MMPOOL_CLONES void invert_top(const float* __restrict top, float* __restrict inverse, float* __restrict floor, int64_t count) {
   MMPOOL_INDEPENDENT
@@ -103,23 +117,57 @@ MMPOOL_CLONES void invert_top(const float* __restrict top, float* __restrict inv
   }
 }
 
-// Add the weight ratio ** alpha and the weighted ratio; kKeep: and keep the weight and the logarithm of the ratio.
-template <bool kKeep>
+inline float log_ratio(float ratio) { return ratio <= 0.0f ? kZeroLog : log2_normal(ratio); }
+
+// The weight of a pixel x: 0 outside the image, NaN where the logarithm of its ratio is wrong.
+inline float weight_of(float x, float ratio, float power) {
+  const bool denormal = static_cast<uint32_t>(as_bits(ratio)) - 1u < 0x007FFFFFu;
+  return denormal ? __builtin_nanf("") : x < 0.0f ? 0.0f : power;
+}
+
+// Whether a window's sums are right.
+inline bool is_usual(float alpha, float top, float total, float mean) {
+  const bool exponent = (alpha == 0.0f) | (alpha >= 1e-20f), values = (top >= 0.0f) & (top <= 1e30f);
+  return exponent & values & (total > kTiny) & (mean >= 0.0f) & (mean <= 2.0f);  // a NaN among the pixels is in the mean
+}
+
+// Add the weights ratio ** alpha and the weighted ratios.
 MMPOOL_CLONES void add_power(
-    const float* __restrict cells, const float* __restrict inverse, const float* __restrict floor, const float* __restrict alpha, int64_t count,
-    float* __restrict total, float* __restrict sum, float* __restrict weights, float* __restrict logs) {
+    const float* __restrict cells, const float* __restrict inverse, const float* __restrict alpha, int64_t count, float* __restrict total,
+    float* __restrict sum) {
   MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
-    const float x = cells[i], ratio = x * inverse[i] + floor[i];
-    const float log = ratio <= 0.0f ? kZeroLog : log2_normal(ratio), power = exp2_bounded(alpha[i] * log);
-    const bool denormal = static_cast<uint32_t>(as_bits(ratio)) - 1u < 0x007FFFFFu;
-    const float weight = denormal ? __builtin_nanf("") : x < 0.0f ? 0.0f : power;
+    const float ratio = cells[i] * inverse[i], weight = weight_of(cells[i], ratio, exp2_bounded(alpha[i] * log_ratio(ratio)));
     total[i] += weight;
     sum[i] += weight * ratio;
-    if constexpr (kKeep) {
-      weights[i] = weight;
-      logs[i] = log;
-    }
+  }
+}
+
+// ratio ** (alpha - 1); its largest value where alpha < 1, as if no ratio were below 1e-6; and ratio ** alpha from it.
+inline float slope_of(float log, float alpha) {
+  const float least = log < -126.0f ? -126.0f : log;
+  return exp2_bounded((alpha - 1.0f) * (alpha < 1.0f ? least : log));
+}
+
+inline float steepest(float alpha) { return exp2_bounded(alpha < 1.0f ? (alpha - 1.0f) * kLeastLog : 126.0f); }
+
+inline float power_of(float ratio, float slope, float log, float alpha) {
+  const float power = ratio * slope, at_zero = alpha == 0.0f ? 1.0f : 0.0f;
+  return log > -1e29f ? power : at_zero;
+}
+
+// The same, and keep the logarithms of the ratios and their powers one below.
+MMPOOL_CLONES void add_slope(
+    const float* __restrict cells, const float* __restrict inverse, const float* __restrict floor, const float* __restrict alpha, int64_t count,
+    float* __restrict total, float* __restrict sum, float* __restrict slopes, float* __restrict logs) {
+  MMPOOL_INDEPENDENT
+  for (int64_t i = 0; i < count; ++i) {
+    const float ratio = cells[i] * inverse[i] + floor[i], a = alpha[i], log = log_ratio(ratio);
+    const float slope = slope_of(log, a), weight = weight_of(cells[i], ratio, power_of(ratio, slope, log, a));
+    total[i] += weight;
+    sum[i] += weight * ratio;
+    slopes[i] = slope;
+    logs[i] = log;
   }
 }
 
@@ -129,8 +177,8 @@ MMPOOL_CLONES int32_t divide_windows(
   int32_t bad = 0;
   MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
-    const float a = alpha[i], total = totals[i], mean = means[i] / total;
-    const bool usual = ((a == 0.0f) | (a >= 1e-20f)) & (total > kTiny) & (mean <= 2.0f) & (top[i] <= 1e30f);  // a NaN among the pixels is in the mean
+    const float total = totals[i], mean = means[i] / total;
+    const bool usual = is_usual(alpha[i], top[i], total, mean);
     means[i] = mean;
     output[i] = mean * top[i];
     totals[i] = usual ? total : 0.0f;
@@ -139,30 +187,115 @@ MMPOOL_CLONES int32_t divide_windows(
   return bad;
 }
 
-// In place: grad_output to its share of the total, 0 where the window is done again elsewhere.
-MMPOOL_CLONES void share_windows(const float* __restrict totals, float* __restrict grad_output, int64_t count) {
+// The output gradient over the total, 0 where the window is done again elsewhere. Both may be the same buffer.
+MMPOOL_CLONES void share_windows(const float* __restrict totals, const float* grad_output, float* shares, int64_t count) {
   MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
     const float share = grad_output[i] / totals[i];
-    grad_output[i] = totals[i] > kTiny ? share : 0.0f;
+    shares[i] = totals[i] > kTiny ? share : 0.0f;
   }
 }
 
-// From a cell's weight and logarithm to its gradient, in place of the weight, and its part of alpha's, in units of the window's largest pixel.
+MMPOOL_CLONES void bound_slopes(const float* __restrict alpha, float* __restrict most, int64_t count) {
+  MMPOOL_INDEPENDENT
+  for (int64_t i = 0; i < count; ++i) most[i] = steepest(alpha[i]);
+}
+
+// From a cell's slope and logarithm to its gradient, in place of the cell, and its part of alpha's, in units of the window's largest pixel.
 MMPOOL_CLONES void spread_power(
-    const float* __restrict cells, const float* __restrict inverse, const float* __restrict floor, const float* __restrict alpha,
-    const float* __restrict means, const float* __restrict shares, const float* __restrict logs, int64_t count, float* __restrict weights,
-    float* __restrict grad_alpha) {
+    float* __restrict cells, const float* __restrict inverse, const float* __restrict floor, const float* __restrict alpha,
+    const float* __restrict means, const float* __restrict shares, const float* __restrict most, const float* __restrict logs,
+    const float* __restrict slopes, int64_t count, float* __restrict grad_alpha) {
   MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
-    const float x = cells[i], ratio = x * inverse[i] + floor[i], a = alpha[i], mean = means[i], share = shares[i], weight = weights[i], log = logs[i];
-    const float least = log < kLeastLog ? kLeastLog : log;
-    const float power = exp2_bounded((a - 1.0f) * (a < 1.0f ? least : log)), slope = x < 0.0f ? 0.0f : power;
+    const float x = cells[i], ratio = x * inverse[i] + floor[i], a = alpha[i], mean = means[i], share = shares[i], log = logs[i];
+    const float weight = power_of(ratio, slopes[i], log, a), slope = slopes[i] < most[i] ? slopes[i] : most[i];
     const float grad = share * (weight * (1.0f + a) - a * mean * slope);
-    const float by_log = share * weight * (ratio - mean) * (log < -1e29f ? 0.0f : log);
-    weights[i] = share == 0.0f ? 0.0f : grad;
-    grad_alpha[i] += share == 0.0f ? 0.0f : by_log;
+    const float by_log = share * weight * (ratio - mean) * log;
+    const bool none = (share == 0.0f) | (x < 0.0f);
+    cells[i] = none ? 0.0f : grad;
+    grad_alpha[i] += none | (log < -1e29f) ? 0.0f : by_log;
   }
+}
+
+// All of it at once for windows of kCells pixels, which the registers hold: the outputs. The largest pixel comes first: its weight is 1, and the
+// order of the others does not matter. On the way, fetch the input and the exponents that lie ahead.
+template <int kCells, typename scalar_t, typename weight_t>
+MMPOOL_CLONES int32_t pool_windows(
+    const float* __restrict cells, const float* __restrict alpha, int64_t count, const scalar_t* next_input, const weight_t* next_alpha,
+    float* __restrict totals, float* __restrict output) {
+  int32_t bad = 0;
+  for (int64_t begin = 0; begin < count; begin += kFetch) {
+    const int64_t end = begin + kFetch < count ? begin + kFetch : count;
+    fetch(next_input + kCells * begin, kCells * (end - begin));
+    fetch(next_alpha + begin, end - begin);
+    MMPOOL_INDEPENDENT
+    for (int64_t i = begin; i < end; ++i) {
+      float x[kCells], top = cells[i];
+      for (int j = 1; j < kCells; ++j) {
+        const float a = top, b = cells[j * count + i];
+        top = a < b ? b : a;
+        x[j] = a < b ? a : b;
+      }
+      const float inverse = 1.0f / (top > 0.0f ? top : 1.0f), a = alpha[i];
+      float total = 1.0f, sum = 1.0f;
+      for (int j = 1; j < kCells; ++j) {
+        const float ratio = x[j] * inverse, weight = weight_of(x[j], ratio, exp2_bounded(a * log_ratio(ratio)));
+        total += weight;
+        sum += weight * ratio;
+      }
+      const float mean = sum / total;
+      const bool usual = is_usual(a, top, total, mean);
+      output[i] = mean * top;
+      totals[i] = usual ? total : 0.0f;
+      bad |= usual ? 0 : 1;
+    }
+  }
+  return bad;
+}
+
+// And the gradients, those of the pixels in place of the cells.
+template <int kCells, typename scalar_t, typename weight_t>
+MMPOOL_CLONES int32_t spread_windows(
+    float* __restrict cells, const float* __restrict alpha, const float* __restrict grad_output, int64_t count, const scalar_t* next_input,
+    const weight_t* next_alpha, float* __restrict totals, float* __restrict grad_alpha) {
+  int32_t bad = 0;
+  for (int64_t begin = 0; begin < count; begin += kFetch) {
+    const int64_t end = begin + kFetch < count ? begin + kFetch : count;
+    fetch(next_input + kCells * begin, kCells * (end - begin));
+    fetch(next_alpha + begin, end - begin);
+    MMPOOL_INDEPENDENT
+    for (int64_t i = begin; i < end; ++i) {
+      float x[kCells], logs[kCells], slopes[kCells], top = 0.0f, total = 0.0f, sum = 0.0f;
+      for (int j = 0; j < kCells; ++j) {
+        x[j] = cells[j * count + i];
+        top = top < x[j] ? x[j] : top;
+      }
+      const float inverse = 1.0f / (top > 0.0f ? top : 1.0f), floor = top > 0.0f ? 0.0f : 1.0f, a = alpha[i];
+      for (int j = 0; j < kCells; ++j) {
+        const float ratio = x[j] * inverse + floor, log = log_ratio(ratio), slope = slope_of(log, a);
+        const float weight = weight_of(x[j], ratio, power_of(ratio, slope, log, a));
+        total += weight;
+        sum += weight * ratio;
+        logs[j] = log;
+        slopes[j] = slope;
+      }
+      const float mean = sum / total, share = grad_output[i] / total, most = steepest(a);
+      const bool usual = is_usual(a, top, total, mean);
+      float by_alpha = 0.0f;
+      for (int j = 0; j < kCells; ++j) {
+        const float ratio = x[j] * inverse + floor, weight = power_of(ratio, slopes[j], logs[j], a), slope = slopes[j] < most ? slopes[j] : most;
+        const bool none = !usual | (x[j] < 0.0f);
+        const float grad = share * (weight * (1.0f + a) - a * mean * slope), by_log = share * weight * (ratio - mean) * logs[j];
+        cells[j * count + i] = none ? 0.0f : grad;
+        by_alpha += none | (logs[j] < -1e29f) ? 0.0f : by_log;
+      }
+      grad_alpha[i] = kLn2 * top * by_alpha;
+      totals[i] = usual ? total : 0.0f;
+      bad |= usual ? 0 : 1;
+    }
+  }
+  return bad;
 }
 
 MMPOOL_CLONES void scale_windows(const float* __restrict top, float* __restrict grad_alpha, int64_t count) {
@@ -182,6 +315,26 @@ MMPOOL_CLONES void store_gradients(const float* input, const float* grad, const 
   }
 }
 
+// The gradients of the rows [begin, end) of a plane that its 2x2 windows share out among themselves: from the four cells of the window rows that
+// begin with the row `first`. The lines are contiguous.
+template <typename scalar_t>
+MMPOOL_CLONES void store_pairs(
+    const float* cells, int64_t count, int64_t pitch, int64_t first, const float* input, int64_t begin, int64_t end, scalar_t* target) {
+  for (int64_t row = begin; row < end; ++row, input += 2 * pitch, target += 2 * pitch) {
+    const float* __restrict even = cells + row % 2 * 2 * count + (row / 2 - first) * pitch;
+    const float* __restrict odd = even + count;
+    const float* __restrict x = input;
+    scalar_t* __restrict to = target;
+    const int64_t wide = stretched(pitch, row + 1 < end);
+    MMPOOL_INDEPENDENT
+    for (int64_t i = 0; i < wide; ++i) {
+      const float a = even[i], b = odd[i];
+      to[2 * i] = static_cast<scalar_t>(x[2 * i] < 0.0f ? 0.0f : a);
+      to[2 * i + 1] = static_cast<scalar_t>(x[2 * i + 1] < 0.0f ? 0.0f : b);
+    }
+  }
+}
+
 }  // namespace
 
 template <typename scalar_t, typename weight_t>
@@ -190,20 +343,22 @@ class PolynomialTile {
 
  public:
   PolynomialTile(const Lines& lines, bool backward)
-      : lines_(lines), window_(lines.window), cells_(window_.y.kernel * window_.x.kernel), backward_(backward), inputs_(lines.planes) {
+      : lines_(lines), window_(lines.window), cells_(window_.y.kernel * window_.x.kernel), inputs_(lines.planes) {
     const Axis<int64_t>& y = window_.y;
+    const auto shared_out = [](const Axis<int64_t>& axis) { return axis.kernel == 2 && axis.stride == 2 && axis.input == 2 * axis.output && axis.padding == 0; };
+    shared_out_ = lines.unit == 1 && !lines.channels_last && shared_out(y) && shared_out(window_.x);
     pitch_ = window_.x.output * lines.unit;
-    const int64_t rows = std::max<int64_t>(1, kBand / (lines.planes * lines.pixels()));
+    const int64_t rows = lines.band_rows();
     band_ = backward ? rows : std::max<int64_t>(1, rows / y.stride);
     const int64_t windows = std::min(y.output, backward ? band_ / y.stride + lines.overlap() + 1 : band_), count = windows * lines.planes * pitch_;
     const int64_t under = std::min(y.input, (windows - 1) * y.stride + y.kernel) * lines.planes * lines.pixels();
     const int64_t own = backward ? std::min(y.input, band_) * lines.planes * lines.pixels() : 0;
-    memory_.assign((2 + backward) * cells_ * count + 8 * count + under + own, 0.0f);
+    memory_.assign((1 + 2 * backward) * cells_ * count + 10 * count + under + own, 0.0f);
     float* next = memory_.data();
     const auto take = [&next](int64_t size) { return (next += size) - size; };
-    cell_ = take(cells_ * count), weight_ = take(cells_ * count), log_ = take(backward * cells_ * count);
+    cell_ = take(cells_ * count), slope_ = take(backward * cells_ * count), log_ = take(backward * cells_ * count);
     top_ = take(count), inverse_ = take(count), floor_ = take(count), alpha_ = take(count), totals_ = take(count), means_ = take(count);
-    output_ = take(count), grad_alpha_ = take(count);
+    output_ = take(count), grad_output_ = take(count), grad_alpha_ = take(count), most_ = take(count);
     input_ = take(under), grad_ = take(own);
   }
 
@@ -211,7 +366,8 @@ class PolynomialTile {
   void forward(const Tile<const scalar_t>& input, const Tile<const weight_t>& alpha, const Tile<scalar_t>& output, int64_t begin, int64_t end) {
     for (int64_t stop; begin < end; begin = stop) {
       stop = std::min(end, begin + band_);
-      const bool good = pool(input, alpha, begin, stop);
+      const int64_t count = unfold(input, alpha, begin, stop);
+      const bool good = cells_ == 4 ? !pool_windows<4>(cell_, alphas_, count, after(input, last_), after(alpha, stop), totals_, output_) : pool(count);
       store_windows(lines_, output_, pitch_, output, begin, stop);
       if (good) continue;
       for_each_bad(lines_, totals_, pitch_, begin, stop, [&](int64_t oy, int64_t ox, int64_t unit) {
@@ -227,17 +383,11 @@ class PolynomialTile {
     for (int64_t stop; begin < end; begin = stop) {
       stop = std::min(end, begin + band_);
       const int64_t first = window_.y.first_window(begin), last = std::max(first, window_.y.end_window(stop - 1));
-      const int64_t count = (last - first) * lines_.planes * pitch_;
-      const bool good = first == last || pool(input, alpha, first, last);
-      load_windows(lines_, grad_output, first, last, output_, pitch_);
-      share_windows(totals_, output_, count);
-      std::fill_n(grad_alpha_, count, 0.0f);
-      for (int64_t cell = 0; cell < cells_; ++cell) {
-        const int64_t at = cell * count;
-        spread_power(cell_ + at, inverse_, floor_, alpha_, means_, output_, log_ + at, count, weight_ + at, grad_alpha_);
-      }
-      scale_windows(top_, grad_alpha_, count);
-      spread(input, grad_input, begin, stop, first, last);
+      const int64_t count = first == last ? 0 : unfold(input, alpha, first, last);
+      const float* const grads = windows_of(lines_, grad_output, first, last, grad_output_, pitch_);
+      const bool good = cells_ == 4 ? !spread_windows<4>(cell_, alphas_, grads, count, after(input, last_), after(alpha, last), totals_, grad_alpha_)
+                                    : spread(grads, count);
+      fold(input, grad_input, begin, stop, first, last);
       store_own(grad_alpha, begin, first, last);
       if (good) continue;
       for_each_bad(lines_, totals_, pitch_, first, last, [&](int64_t oy, int64_t ox, int64_t unit) {
@@ -247,9 +397,14 @@ class PolynomialTile {
   }
 
  private:
-  static constexpr int64_t kBand = 2048;  // pixels that are worked on at once
+  // What follows in memory on the rows before `row`, or on the tile where it has several planes.
+  template <typename T>
+  const T* after(const Tile<const T>& tile, int64_t row) const {
+    return tile.data + (lines_.planes > 1 ? lines_.planes * tile.unit : row * tile.row);
+  }
 
-  bool pool(const Tile<const scalar_t>& input, const Tile<const weight_t>& alpha, int64_t begin, int64_t end) {
+  // The cells and exponents of the window rows [begin, end); how many windows these are.
+  int64_t unfold(const Tile<const scalar_t>& input, const Tile<const weight_t>& alpha, int64_t begin, int64_t end) {
     const Axis<int64_t>&x = window_.x, &y = window_.y;
     const auto [first, last] = lines_.rows_under(begin, end);
     const int64_t line = lines_.pixels(), unit = lines_.unit, count = (end - begin) * lines_.planes * pitch_;
@@ -276,15 +431,37 @@ class PolynomialTile {
       }
       cell += pair;
     }
-    load_windows(lines_, alpha, begin, end, alpha_, pitch_);
-    std::fill_n(top_, count, 0.0f), std::fill_n(totals_, count, 0.0f), std::fill_n(means_, count, 0.0f);
+    alphas_ = windows_of(lines_, alpha, begin, end, alpha_, pitch_);
+    return count;
+  }
+
+  // Outputs of any windows; false where some are no good. The largest pixel first, as in pool_windows.
+  bool pool(int64_t count) {
+    std::copy_n(cell_, count, top_), std::fill_n(totals_, count, 1.0f), std::fill_n(means_, count, 1.0f);
+    for (int64_t cell = 1; cell < cells_; ++cell) swap_top(cell_ + cell * count, top_, count);
+    invert_top(top_, inverse_, floor_, count);
+    for (int64_t cell = 1; cell < cells_; ++cell) add_power(cell_ + cell * count, inverse_, alphas_, count, totals_, means_);
+    return !divide_windows(alphas_, top_, totals_, means_, output_, count);
+  }
+
+  // Gradients of any windows, those of the pixels in place of the cells; false where some are no good.
+  bool spread(const float* grads, int64_t count) {
+    std::fill_n(top_, count, 0.0f), std::fill_n(totals_, count, 0.0f), std::fill_n(means_, count, 0.0f), std::fill_n(grad_alpha_, count, 0.0f);
     for (int64_t cell = 0; cell < cells_; ++cell) raise_top(cell_ + cell * count, top_, count);
     invert_top(top_, inverse_, floor_, count);
-    const auto add = backward_ ? add_power<true> : add_power<false>;
     for (int64_t cell = 0; cell < cells_; ++cell) {
-      add(cell_ + cell * count, inverse_, floor_, alpha_, count, totals_, means_, weight_ + cell * count, log_ + cell * count);
+      const int64_t at = cell * count;
+      add_slope(cell_ + at, inverse_, floor_, alphas_, count, totals_, means_, slope_ + at, log_ + at);
     }
-    return !divide_windows(alpha_, top_, totals_, means_, output_, count);
+    const bool good = !divide_windows(alphas_, top_, totals_, means_, output_, count);
+    share_windows(totals_, grads, grad_output_, count);
+    bound_slopes(alphas_, most_, count);
+    for (int64_t cell = 0; cell < cells_; ++cell) {
+      const int64_t at = cell * count;
+      spread_power(cell_ + at, inverse_, floor_, alphas_, means_, grad_output_, most_, log_ + at, slope_ + at, count, grad_alpha_);
+    }
+    scale_windows(top_, grad_alpha_, count);
+    return good;
   }
 
   // Whether the taps j and j + 1 of the windows [left, right) are neighbours that one loop takes.
@@ -306,9 +483,16 @@ class PolynomialTile {
   }
 
   // Gradients of the input rows [begin, end) from those of the cells of the window rows [first, last).
-  void spread(const Tile<const scalar_t>& input, const Tile<scalar_t>& grad_input, int64_t begin, int64_t end, int64_t first, int64_t last) {
+  void fold(const Tile<const scalar_t>& input, const Tile<scalar_t>& grad_input, int64_t begin, int64_t end, int64_t first, int64_t last) {
     const Axis<int64_t>&x = window_.x, &y = window_.y;
     const int64_t line = lines_.pixels(), unit = lines_.unit, rows = end - begin, count = (last - first) * lines_.planes * pitch_;
+    if (shared_out_) {
+      for (int64_t plane = 0; plane < lines_.planes; ++plane) {
+        const float* const cells = cell_ + plane * (last - first) * pitch_;
+        store_pairs(cells, count, pitch_, first, inputs_[plane] + (begin - first_) * line, begin, end, Lines::start(grad_input, plane, begin));
+      }
+      return;
+    }
     std::fill_n(grad_, rows * lines_.planes * line, 0.0f);
     const auto add = unit == 1 && x.stride == 1 ? add_cells<1> : unit == 1 && x.stride == 2 ? add_cells<2> : add_cells<0>;
     for (int64_t cell = 0; cell < cells_; ++cell) {
@@ -317,7 +501,7 @@ class PolynomialTile {
       const auto [left, right] = windows_with(x, j, 0, x.output);
       const bool pair = pairs_at(j, left, right);
       for (int64_t plane = 0; plane < lines_.planes; ++plane) {
-        const float* const cells = weight_ + cell * count + (plane * (last - first) + top - first) * pitch_ + left * unit;
+        const float* const cells = cell_ + cell * count + (plane * (last - first) + top - first) * pitch_ + left * unit;
         float* const pixels = grad_ + (plane * rows + y.pixel(top, i) - begin) * line + x.pixel(left, j) * unit;
         if (pair) {
           add_pairs(cells, cells + count, pitch_, pixels, y.stride * line, bottom - top, right - left);
@@ -353,12 +537,13 @@ class PolynomialTile {
   const Lines lines_;
   const Window<int64_t> window_;
   const int64_t cells_;
-  const bool backward_;
+  bool shared_out_;               // every pixel lies in one window, of 2x2, in NCHW
   int64_t pitch_, band_;          // floats in a line of windows; rows
   int64_t first_ = 0, last_ = 0;  // the input rows that are known
   std::vector<const float*> inputs_;
+  const float* alphas_ = nullptr;
   std::vector<float> memory_;
-  float *cell_, *weight_, *log_, *top_, *inverse_, *floor_, *alpha_, *totals_, *means_, *output_, *grad_alpha_, *input_, *grad_;
+  float *cell_, *slope_, *log_, *top_, *inverse_, *floor_, *alpha_, *totals_, *means_, *output_, *grad_output_, *grad_alpha_, *most_, *input_, *grad_;
 };
 
 }  // namespace mmpool_ext

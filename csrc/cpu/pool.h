@@ -99,7 +99,7 @@ void for_each_tile(const at::Tensor& input, const Window<int64_t>& window, bool 
     const int64_t cuts = std::max<int64_t>(1, channels * window.x.input / 8192);
     units = std::min(channels, whole_blocks((channels + cuts - 1) / cuts));
   } else {  // small planes together
-    units = std::clamp<int64_t>(4096 / (window.y.input * window.x.input), 1, std::min(channels, (batch * channels + threads - 1) / threads));
+    units = std::clamp<int64_t>(kBand / (window.y.input * window.x.input), 1, std::min(channels, (batch * channels + threads - 1) / threads));
   }
   const Lines lines(window, channels_last, units), rest(window, channels_last, channels % units == 0 ? units : channels % units);
   const int64_t blocks = (channels + units - 1) / units, tiles = batch * blocks;

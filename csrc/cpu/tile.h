@@ -20,6 +20,8 @@ struct Tile {
   Plane<scalar_t, int64_t> plane(int64_t index) const { return {data + index * unit, row, column}; }
 };
 
+constexpr int64_t kBand = 4096;  // pixels that are worked on at once
+
 // A band of rows as runs of contiguous values.
 struct Runs {
   int64_t count, length, step;
@@ -45,6 +47,12 @@ struct Lines {
   Runs runs(const Tile<scalar_t>& tile, int64_t rows, int64_t width) const {
     if (channels_last && tile.column != unit) return {rows * width, unit, tile.column};
     return {1, rows * width * unit, 0};
+  }
+
+  // Input rows in a band, so that the bands are alike.
+  int64_t band_rows() const {
+    const int64_t rows = window.y.input, most = std::max<int64_t>(1, kBand / (planes * pixels())), bands = (rows + most - 1) / most;
+    return (rows + bands - 1) / bands;
   }
 
   // The input rows [first, second) under the windows of the rows [begin, end).
@@ -103,6 +111,18 @@ void load_windows(const Lines& lines, const Tile<const scalar_t>& tile, int64_t 
   for_windows(lines, tile, begin, end, pitch, [&](const scalar_t* data, int64_t at, const Runs& runs, int64_t step) {
     copy_runs(data, runs.step, buffer + at, step, runs.count, runs.length);
   });
+}
+
+// Rows [begin, end) of windows as compact float lines: where they are if they are that already, else copied to `buffer`.
+template <typename scalar_t>
+const float* windows_of(const Lines& lines, const Tile<const scalar_t>& tile, int64_t begin, int64_t end, float* buffer, int64_t pitch) {
+  if constexpr (std::is_same_v<scalar_t, float>) {
+    if (lines.runs(tile, 1, lines.window.x.output).count == 1 && tile.row == pitch && (lines.planes == 1 || tile.unit == (end - begin) * pitch)) {
+      return Lines::start(tile, 0, begin);
+    }
+  }
+  load_windows(lines, tile, begin, end, buffer, pitch);
+  return buffer;
 }
 
 template <typename scalar_t>

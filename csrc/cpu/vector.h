@@ -20,7 +20,8 @@
 
 namespace mmpool_ext {
 
-constexpr int64_t kBlock = 16;  // floats in the widest vector
+constexpr int64_t kBlock = 16;   // floats in the widest vector
+constexpr int64_t kFetch = 128;  // values that are worked on between fetches
 
 inline int64_t whole_blocks(int64_t count) { return (count + kBlock - 1) / kBlock * kBlock; }
 
@@ -36,31 +37,35 @@ inline int32_t as_bits(float value) {
   return bits;
 }
 
-// Adding this constant rounds to the nearest integer and leaves that integer in the low bits: no conversion, so NaN is harmless.
+// Begin to read values that are needed later: reading takes as long as computing, and neither waits for the other then.
+template <typename T>
+inline void fetch(const T* data, int64_t count) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(data + i, 0, 2);
+}
+
+// Adding this constant rounds to the nearest integer and leaves that integer in the low bits: no conversion, so NaN is harmless. Less an integer it
+// leaves the difference there.
 constexpr float kRound = 12582912.0f;  // 1.5 * 2 ** 23
-constexpr int32_t kRoundBits = 0x4B400000;
 
-// 2 ** (n - bias) for the integer n in the low bits of `rounded`, as exponent bits; of a NaN anything.
-inline float power_of_two(float rounded, int32_t bias) {
-  return as_float(static_cast<int32_t>((static_cast<uint32_t>(as_bits(rounded)) - static_cast<uint32_t>(bias)) << 23));
+// x * 2 ** n for the integer n in the low bits of `rounded`, where that is a normal number; else anything.
+inline float scaled(float x, float rounded) {
+  return as_float(static_cast<int32_t>(static_cast<uint32_t>(as_bits(x)) + (static_cast<uint32_t>(as_bits(rounded)) << 23)));
 }
 
-// exp(x) * 2 ** -shift, where `bias` is kRoundBits + shift - 127: never below exponent 0 for x >= (shift - 127) * ln 2, and exactly 0 there.
-inline float exp_shifted(float x, int32_t bias) {
-  const float rounded = x * 1.44269504f + kRound;
-  const float n = rounded - kRound;
+// exp(x) * 2 ** -shift for round = kRound - shift, where x * log2(e) - shift is within -125 and 127; else anything.
+inline float exp_shifted(float x, float round) {
+  const float rounded = x * 1.44269504f + round, n = rounded - round;
   const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;  // ln 2 in two parts; the first has few bits, so n times it is exact
-  const float q = 0.5f + r * (0.16666576f + r * (0.04166637f + r * (0.00836323f + r * 0.00139412f)));
-  return (1.0f + (r + r * r * q)) * power_of_two(rounded, bias);
+  return scaled(1.0f + r * (1.0f + r * (0.49999994f + r * (0.166664302f + r * (0.041668009f + r * (0.00837423559f + r * 0.00138435594f))))), rounded);
 }
 
-// 2 ** x for x < 127; exactly 0 below -126.5.
+// 2 ** x for x < 127; exactly 0 below -125.
 inline float exp2_bounded(float x) {
-  const float low = x > -127.0f ? x : -127.0f;
-  const float rounded = low + kRound;
-  const float f = low - (rounded - kRound);
-  const float q = 0.69314718f + f * (0.24022651f + f * (0.05550357f + f * (0.00961803f + f * (0.00133910f + f * 0.00015470f))));
-  return (1.0f + f * q) * power_of_two(rounded, kRoundBits - 127);
+  const float rounded = x + kRound, f = x - (rounded - kRound);
+  const float power =
+      1.0f + f * (0.693147182f + f * (0.240226477f + f * (0.0555033199f + f * (0.00961843878f + f * (0.00133990031f + f * 0.000153532586f)))));
+  return x < -125.0f ? 0.0f : scaled(power, rounded);
 }
 
 // log2(x) for normal x, with a small relative error also near 1.
