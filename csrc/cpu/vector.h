@@ -60,20 +60,21 @@ inline float exp_shifted(float x, float round) {
   return scaled(1.0f + r * (1.0f + r * (0.49999994f + r * (0.166664302f + r * (0.041668009f + r * (0.00837423559f + r * 0.00138435594f))))), rounded);
 }
 
-// 2 ** x for x < 127; exactly 0 below -125.
+// 2 ** x for x < 127; exactly 0 below -125. Here and below, neighbouring terms go together first, for then fewer wait for another.
 inline float exp2_bounded(float x) {
-  const float rounded = x + kRound, f = x - (rounded - kRound);
-  const float power =
-      1.0f + f * (0.693147182f + f * (0.240226477f + f * (0.0555033199f + f * (0.00961843878f + f * (0.00133990031f + f * 0.000153532586f)))));
+  const float rounded = x + kRound, f = x - (rounded - kRound), f2 = f * f;
+  const float high = (0.00961843878f + f * 0.00133990031f) + f2 * 0.000153532586f;
+  const float power = (1.0f + f * 0.693147182f) + f2 * ((0.240226477f + f * 0.0555033199f) + f2 * high);
   return x < -125.0f ? 0.0f : scaled(power, rounded);
 }
 
 // log2(x) for normal x, with a small relative error also near 1.
 inline float log2_normal(float x) {
   const int32_t bits = static_cast<int32_t>(static_cast<uint32_t>(as_bits(x)) - 0x3F3504F3u);  // sqrt(1/2): mantissas from it to its double
-  const float exponent = static_cast<float>(bits >> 23), z = as_float((bits & 0x007FFFFF) + 0x3F3504F3) - 1.0f;
-  return exponent + z * (1.44269502f + z * (-0.72134733f + z * (0.48089790f + z * (-0.36069646f + z * (0.28858545f + z * (-0.23963550f +
-                    z * (0.20429206f + z * (-0.19061847f + z * (0.18785499f - z * 0.11299424f)))))))));
+  const float exponent = static_cast<float>(bits >> 23), z = as_float((bits & 0x007FFFFF) + 0x3F3504F3) - 1.0f, z2 = z * z, z4 = z2 * z2;
+  const float low = (1.44269502f - z * 0.72134733f) + z2 * (0.48089790f - z * 0.36069646f);
+  const float middle = (0.28858545f - z * 0.23963550f) + z2 * (0.20429206f - z * 0.19061847f);
+  return exponent + z * (low + z4 * (middle + z4 * (0.18785499f - z * 0.11299424f)));
 }
 
 }  // namespace mmpool_ext
