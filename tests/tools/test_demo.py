@@ -44,6 +44,18 @@ def test_what_is_finished_is_not_run_again(fake, capsys):
     assert 'trained and tested already; remove' in capsys.readouterr().out
 
 
+def test_together_they_share_the_cores(fake, monkeypatch):
+    monkeypatch.setattr(demo.os, 'sched_getaffinity', lambda _: range(6))
+    with (fake / 'tools' / 'upstream.py').open('a') as script:
+        script.write("import os; (work_dir / 'threads').write_text(os.environ['OMP_NUM_THREADS'])\n")
+    jobs = [('mmdet', Path(f'{name}.py'), fake / name) for name in ('ours', 'theirs')]
+    assert demo.train_and_test_together(jobs) == [{'coco/bbox_mAP': 0.9}] * 2
+    assert [(fake / name / 'threads').read_text() for name in ('ours', 'theirs')] == ['3', '3']
+    (fake / 'broken').touch()
+    with pytest.raises(SystemExit, match='train new failed'):
+        demo.train_and_test_together([*jobs, ('mmdet', Path('new.py'), fake / 'new')])
+
+
 def test_a_failure_shows_the_end_of_the_log(fake):
     (fake / 'broken').touch()
     with pytest.raises(SystemExit, match=r'(?s)the cause.*train config failed; the whole log is .*train.log'):

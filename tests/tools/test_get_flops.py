@@ -61,7 +61,7 @@ def test_dupsampling_paper_tables_2_and_3(config, paper):
 def test_mmengines_columns_are_mmengines():
     """A trace that fills all columns at once gives what mmengine's two analyzers give, one after the other."""
     pytest.importorskip('mmseg')
-    config = CONFIGS / 'shapes' / 'fcn_ppool-unet_1xb4-640i_shapes-160x160.py'
+    config = CONFIGS / 'shapes' / 'fcn_ppool-unet_1xb4-1000i_shapes-160x160.py'
     counted = get_flops.costs(config, (64, 96))
     network, image = get_flops.build(Config.fromfile(config)), torch.rand(1, 3, 64, 96)
     expected = [analyzer(network, image).unsupported_ops_warnings(False).total() for analyzer in (FlopAnalyzer, ActivationAnalyzer)]

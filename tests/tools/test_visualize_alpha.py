@@ -18,7 +18,7 @@ def test_draws_once(tmp_path, monkeypatch, capsys):
     from mmengine.registry import DefaultScope
     from mmseg.registry import MODELS
 
-    config = demo.CONFIGS / 'fcn_ppool-unet_1xb4-640i_shapes-160x160.py'
+    config = demo.CONFIGS / 'fcn_ppool-unet_1xb4-1000i_shapes-160x160.py'
     cfg = Config.fromfile(config)
     with DefaultScope.overwrite_default_scope('mmseg'):
         state = MODELS.build(cfg.model).state_dict()

@@ -1,25 +1,29 @@
-# A small U-Net at half resolution, the 5 x 5 map of its deepest stage supervised too.
+# A small U-Net at half resolution. What tells a box from a disc lies at strides 8 and 16: those stages see further, by dilation, and are supervised too.
 _base_ = 'mmseg::_base_/models/fcn_unet_s5-d16.py'
+loss = [dict(type='CrossEntropyLoss'), dict(type='TverskyLoss', alpha=0.5, beta=0.5)]  # the second weighs the classes alike, small or large
+head = dict(
+    type='FCNHead',
+    num_convs=1,
+    concat_input=False,
+    dropout_ratio=0.0,
+    num_classes=5,
+    norm_cfg=dict(type='BN'),
+    align_corners=False,
+    loss_decode=loss,
+)
 model = dict(
     data_preprocessor=dict(size=(160, 160)),
     pretrained=None,
-    backbone=dict(base_channels=16, strides=(2, 1, 1, 1, 1), enc_num_convs=(1, 2, 2, 2, 2), dec_num_convs=(1, 1, 1, 1), norm_cfg=dict(type='BN')),
-    decode_head=dict(
-        in_channels=16,
-        channels=32,
-        kernel_size=1,
-        dropout_ratio=0.0,
-        num_classes=5,
+    backbone=dict(
+        base_channels=16,
+        strides=(2, 1, 1, 1, 1),
+        enc_num_convs=(1, 2, 2, 2, 2),
+        dec_num_convs=(1, 1, 1, 1),
+        enc_dilations=(1, 1, 2, 2, 1),
+        upsample_cfg=dict(type='InterpConv', conv_first=True),
         norm_cfg=dict(type='BN'),
-        loss_decode=[dict(type='CrossEntropyLoss'), dict(type='LovaszLoss', reduction='none')],
     ),
-    auxiliary_head=dict(
-        in_channels=256,
-        in_index=0,
-        dropout_ratio=0.0,
-        num_classes=5,
-        norm_cfg=dict(type='BN'),
-        loss_decode=dict(loss_weight=1.0),
-    ),
+    decode_head=dict(**head, in_channels=16, channels=32, kernel_size=1),
+    auxiliary_head=[dict(**head, in_channels=128, in_index=1, channels=64), dict(**head, in_channels=64, in_index=2, channels=32)],
     test_cfg=dict(_delete_=True, mode='whole'),
 )
