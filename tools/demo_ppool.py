@@ -1,6 +1,7 @@
 """Train a small U-Net with P-pooling on shapes, and its twin with max pooling, by mmseg's own scripts; print both mIoU, enlarge thin structures.
 
-Both have the same seed and schedule, and train at the same time. Everything lands in work_dirs/demo/ppool. Interrupt it as you like: the next call goes on from there.
+Both have the same seed and schedule, and train at the same time. Everything lands in work_dirs/demo/ppool. Interrupt it as you like: the next call
+goes on from there.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-# A small U-Net at half resolution. What tells a box from a disc lies at strides 8 and 16: those stages see further, by dilation, and are supervised too.
+# A small U-Net at half resolution. Strides 8 and 16 tell a box from a disc: those stages see further, by dilation, and are supervised too.
 _base_ = 'mmseg::_base_/models/fcn_unet_s5-d16.py'
 loss = [dict(type='CrossEntropyLoss'), dict(type='TverskyLoss', alpha=0.5, beta=0.5)]  # the second weighs the classes alike, small or large
 head = dict(
