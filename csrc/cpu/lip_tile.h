@@ -1,9 +1,9 @@
 // LIP on a tile, in float32, with one exponential an input pixel: sums of weights and of weighted pixels, down the columns first, then along the
 // rows; the gradients the other way round.
 //
-// The exponentials of a band are taken relative to the largest logit of the plane in it, as powers of two (exp_shifted), so that they cost no
-// accuracy. A window's sum of them is nothing or tiny where its logits lie far below that; such a window, and any with a NaN or an infinity,
-// is done again by the definition. Nothing here depends on ATen.
+// The exponentials are scaled by a power of two, so that no sum overflows: a fixed one where no logit of the band is large, which is found out on the
+// way, else one by the plane's largest logit in the band. That costs no accuracy. A window whose sum of them is nothing or tiny for all that, and any
+// with a NaN or an infinity, is done again by the definition. Nothing here depends on ATen.
 #pragma once
 
 #include <cmath>
