@@ -253,6 +253,7 @@ MMPOOL_CLONES void spread_rows(
         }
       }
     }
+    const int64_t wide = stretched(runs.length, runs.count == 1 ? (end - row - 1) * step + runs.length : 0);
     for (int64_t run = 0; run < runs.count; ++run) {
       const int64_t at = run * runs.length;
       const float* __restrict w = weights + at;
@@ -261,7 +262,7 @@ MMPOOL_CLONES void spread_rows(
       weight_t* __restrict gl = to_logit + run * runs.step;
       if constexpr (kRows == 0) {
         MMPOOL_INDEPENDENT
-        for (int64_t i = 0; i < runs.length; ++i) {
+        for (int64_t i = 0; i < wide; ++i) {
           gx[i] = static_cast<scalar_t>(w[i] * sums[at + i]);
           gl[i] = static_cast<weight_t>(w[i] * sums[padded + at + i]);
         }
@@ -271,7 +272,7 @@ MMPOOL_CLONES void spread_rows(
         const float* __restrict m = held ? spread.mean + line : zeros;
         const float* __restrict r = held ? spread.rest + line : zeros;
         MMPOOL_INDEPENDENT
-        for (int64_t i = 0; i < runs.length; ++i) {
+        for (int64_t i = 0; i < wide; ++i) {
           gx[i] = static_cast<scalar_t>(w[i] * a[i]);
           gl[i] = static_cast<weight_t>(w[i] * (a[i] * (x[i] - m[i]) + r[i]));
         }
@@ -286,7 +287,7 @@ MMPOOL_CLONES void spread_rows(
           r[i] = first + i < last ? spread.rest + line : zeros;
         }
         MMPOOL_INDEPENDENT
-        for (int64_t i = 0; i < runs.length; ++i) {
+        for (int64_t i = 0; i < wide; ++i) {
           float sum = 0.0f, product = 0.0f;
           for (int j = 0; j < kRows; ++j) {
             sum += a[j][i];
@@ -315,7 +316,7 @@ class LipTile {
     band_ = backward ? rows : std::max<int64_t>(1, rows / y.stride);
     const int64_t windows = std::min(y.output, backward ? band_ / y.stride + lines.overlap() + 1 : band_), count = windows * lines.planes;
     const int64_t under = std::min(y.input, (windows - 1) * y.stride + y.dilation * (y.kernel - 1) + 1) * lines.planes * line;
-    memory_.assign(2 * under + (2 + 3) * (count + 1) * padded_ + 4 * (count + 1) * lanes_ + 2 * padded_ + padded_ + line, 0.0f);
+    memory_.assign(2 * under + (2 + 3) * (count + 1) * padded_ + 4 * (count + 1) * lanes_ + 2 * padded_ + padded_ + line + kBlock, 0.0f);
     float* next = memory_.data();
     const auto take = [&next](int64_t size) { return (next += size) - size; };
     weight_ = take(under), input_ = take(under);
@@ -323,7 +324,7 @@ class LipTile {
     spread_ = {take((count + 1) * padded_), take((count + 1) * padded_), take((count + 1) * padded_)};
     totals_ = take(count * lanes_), guard_ = take(count * lanes_);
     means_ = take((count + 1) * lanes_) + lanes_, grad_ = take((count + 1) * lanes_) + lanes_;  // a line more: the first pixels look before
-    sums_ = take(2 * padded_), zeros_ = take(padded_ + line);
+    sums_ = take(2 * padded_), zeros_ = take(padded_ + line + kBlock);
     for (int64_t i = 0; i < count; ++i) std::fill(guard_ + i * lanes_ + x.output * lines.unit, guard_ + (i + 1) * lanes_, 1.0f);
   }
 

@@ -11,6 +11,7 @@ namespace {
 constexpr float kZeroLog = -1e30f;             // the logarithm of 0: any alpha > 1e-20 makes nothing of it, and alpha = 0 makes 1
 constexpr float kLeastLog = -19.9315686f;      // ratios below 1e-6 count as that where the slope at 0 is infinite
 constexpr float kLn2 = 0.69314718f;
+constexpr float kOutside = -2.0f;              // in place of a pixel; its ratio is below 0, also in an all-zero window, where 1 is added to it
 
 // A cell of `rows` lines of windows: pixels clamped to 0. kStride = 0: any stride, and windows of `unit` floats.
 template <int kStride>
@@ -39,16 +40,13 @@ MMPOOL_CLONES void take_cells(
   }
 }
 
-// A row of `count` is as good as one of whole blocks where what is written too much is overwritten by the next row, and what is read lies in it.
-inline int64_t stretched(int64_t count, bool more) { return more && count >= kBlock / 2 ? whole_blocks(count) : count; }
-
 // The same for two neighbouring cells of windows that are two pixels apart.
 MMPOOL_CLONES void take_pairs(const float* input, int64_t line, float* first, float* second, int64_t pitch, int64_t rows, int64_t count) {
   for (int64_t row = 0; row < rows; ++row, input += line, first += pitch, second += pitch) {
     const float* __restrict from = input;
     float* __restrict even = first;
     float* __restrict odd = second;
-    const int64_t wide = stretched(count, row + 1 < rows && pitch == count);
+    const int64_t wide = stretched(count, pitch == count ? (rows - row) * count : 0);
     MMPOOL_INDEPENDENT
     for (int64_t i = 0; i < wide; ++i) {
       const float a = from[2 * i], b = from[2 * i + 1];
@@ -218,82 +216,132 @@ MMPOOL_CLONES void spread_power(
   }
 }
 
-// All of it at once for windows of kCells pixels, which the registers hold: the outputs. The largest pixel comes first: its weight is 1, and the
-// order of the others does not matter. On the way, fetch the input and the exponents that lie ahead.
-template <int kCells, typename scalar_t, typename weight_t>
-MMPOOL_CLONES int32_t pool_windows(
-    const float* __restrict cells, const float* __restrict alpha, int64_t count, const scalar_t* next_input, const weight_t* next_alpha,
+// All of that for windows of kCells pixels, which the registers hold, in short steps over kFetch windows, so that several of them are under way at
+// once. The largest pixel of a window comes first, whose ratio, weight and slope are 1, and whose logarithm is 0.
+//
+// The ratios of the others, in rows of kFetch, in an order of their own; below 0 outside the image.
+template <int kCells>
+MMPOOL_CLONES void rank_cells(const float* __restrict cells, int64_t pitch, int64_t count, float* __restrict ratios, float* __restrict top) {
+  MMPOOL_INDEPENDENT
+  for (int64_t i = 0; i < count; ++i) {
+    float x[kCells], most = cells[i];
+    for (int j = 1; j < kCells; ++j) {
+      const float a = most, b = cells[j * pitch + i];
+      most = a < b ? b : a;
+      x[j] = a < b ? a : b;
+    }
+    const float inverse = 1.0f / (most > 0.0f ? most : 1.0f), floor = most > 0.0f ? 0.0f : 1.0f;
+    for (int j = 1; j < kCells; ++j) ratios[(j - 1) * kFetch + i] = x[j] * inverse + floor;
+    top[i] = most;
+  }
+}
+
+// Where every alpha is within these bounds, no slope is above 1, and a ratio too small for the logarithm weighs nothing, as what is outside the image:
+// no case needs to be told from the others.
+constexpr float kSteep = 2.0f, kSteepest = 1e6f;
+constexpr float kLeastRatio = 1.17549435e-38f;
+
+MMPOOL_CLONES bool all_steep(const float* __restrict alpha, int64_t count) {
+  int32_t others = 0;
+  MMPOOL_INDEPENDENT
+  for (int64_t i = 0; i < count; ++i) others |= (alpha[i] >= kSteep) & (alpha[i] <= kSteepest) ? 0 : 1;
+  return others == 0;
+}
+
+template <bool kAllSteep>
+MMPOOL_CLONES void weigh(const float* __restrict ratios, const float* __restrict alpha, int64_t rows, int64_t count, float* __restrict weights) {
+  for (int64_t at = 0; at < rows * kFetch; at += kFetch) {
+    MMPOOL_INDEPENDENT
+    for (int64_t i = 0; i < count; ++i) {
+      const float ratio = ratios[at + i], a = alpha[i];
+      if constexpr (kAllSteep) {
+        weights[at + i] = exp2_bounded(a * log2_normal(ratio < kLeastRatio ? kLeastRatio : ratio));
+      } else {
+        weights[at + i] = weight_of(ratio, ratio, exp2_bounded(a * log_ratio(ratio)));
+      }
+    }
+  }
+}
+
+// And the logarithms and the slopes, these bounded, all of them 0 where they do not count.
+template <bool kAllSteep>
+MMPOOL_CLONES void weigh_and_slope(
+    const float* __restrict ratios, const float* __restrict alpha, int64_t rows, int64_t count, float* __restrict weights, float* __restrict logs,
+    float* __restrict slopes) {
+  for (int64_t at = 0; at < rows * kFetch; at += kFetch) {
+    MMPOOL_INDEPENDENT
+    for (int64_t i = 0; i < count; ++i) {
+      const float ratio = ratios[at + i], a = alpha[i];
+      if constexpr (kAllSteep) {
+        const float log = log2_normal(ratio < kLeastRatio ? kLeastRatio : ratio), slope = exp2_bounded((a - 1.0f) * log);
+        weights[at + i] = slope * ratio;
+        logs[at + i] = log;
+        slopes[at + i] = slope;
+      } else {
+        const float log = log_ratio(ratio), slope = slope_of(log, a), most = steepest(a);
+        weights[at + i] = weight_of(ratio, ratio, power_of(ratio, slope, log, a));
+        logs[at + i] = log < -1e29f ? 0.0f : log;
+        slopes[at + i] = ratio < 0.0f ? 0.0f : slope < most ? slope : most;
+      }
+    }
+  }
+}
+
+template <int kCells>
+MMPOOL_CLONES int32_t average_cells(
+    const float* __restrict ratios, const float* __restrict weights, const float* __restrict alpha, const float* __restrict top, int64_t count,
     float* __restrict totals, float* __restrict output) {
   int32_t bad = 0;
-  for (int64_t begin = 0; begin < count; begin += kFetch) {
-    const int64_t end = begin + kFetch < count ? begin + kFetch : count;
-    fetch(next_input + kCells * begin, kCells * (end - begin));
-    fetch(next_alpha + begin, end - begin);
-    MMPOOL_INDEPENDENT
-    for (int64_t i = begin; i < end; ++i) {
-      float x[kCells], top = cells[i];
-      for (int j = 1; j < kCells; ++j) {
-        const float a = top, b = cells[j * count + i];
-        top = a < b ? b : a;
-        x[j] = a < b ? a : b;
-      }
-      const float inverse = 1.0f / (top > 0.0f ? top : 1.0f), a = alpha[i];
-      float total = 1.0f, sum = 1.0f;
-      for (int j = 1; j < kCells; ++j) {
-        const float ratio = x[j] * inverse, weight = weight_of(x[j], ratio, exp2_bounded(a * log_ratio(ratio)));
-        total += weight;
-        sum += weight * ratio;
-      }
-      const float mean = sum / total;
-      const bool usual = is_usual(a, top, total, mean);
-      output[i] = mean * top;
-      totals[i] = usual ? total : 0.0f;
-      bad |= usual ? 0 : 1;
+  MMPOOL_INDEPENDENT
+  for (int64_t i = 0; i < count; ++i) {
+    float total = 1.0f, sum = 1.0f;
+    for (int j = 0; j < kCells - 1; ++j) {
+      total += weights[j * kFetch + i];
+      sum += weights[j * kFetch + i] * ratios[j * kFetch + i];
     }
+    const float mean = sum / total;
+    const bool usual = is_usual(alpha[i], top[i], total, mean);
+    output[i] = mean * top[i];
+    totals[i] = usual ? total : 0.0f;
+    bad |= usual ? 0 : 1;
   }
   return bad;
 }
 
-// And the gradients, those of the pixels in place of the cells.
-template <int kCells, typename scalar_t, typename weight_t>
-MMPOOL_CLONES int32_t spread_windows(
-    float* __restrict cells, const float* __restrict alpha, const float* __restrict grad_output, int64_t count, const scalar_t* next_input,
-    const weight_t* next_alpha, float* __restrict totals, float* __restrict grad_alpha) {
+// The gradients of the pixels in place of the cells, and alpha's.
+template <int kCells>
+MMPOOL_CLONES int32_t spread_cells(
+    float* __restrict cells, int64_t pitch, const float* __restrict ratios, const float* __restrict weights, const float* __restrict logs,
+    const float* __restrict slopes, const float* __restrict alpha, const float* __restrict grad_output, int64_t count, float* __restrict totals,
+    float* __restrict grad_alpha) {
   int32_t bad = 0;
-  for (int64_t begin = 0; begin < count; begin += kFetch) {
-    const int64_t end = begin + kFetch < count ? begin + kFetch : count;
-    fetch(next_input + kCells * begin, kCells * (end - begin));
-    fetch(next_alpha + begin, end - begin);
-    MMPOOL_INDEPENDENT
-    for (int64_t i = begin; i < end; ++i) {
-      float x[kCells], logs[kCells], slopes[kCells], top = 0.0f, total = 0.0f, sum = 0.0f;
-      for (int j = 0; j < kCells; ++j) {
-        x[j] = cells[j * count + i];
-        top = top < x[j] ? x[j] : top;
-      }
-      const float inverse = 1.0f / (top > 0.0f ? top : 1.0f), floor = top > 0.0f ? 0.0f : 1.0f, a = alpha[i];
-      for (int j = 0; j < kCells; ++j) {
-        const float ratio = x[j] * inverse + floor, log = log_ratio(ratio), slope = slope_of(log, a);
-        const float weight = weight_of(x[j], ratio, power_of(ratio, slope, log, a));
-        total += weight;
-        sum += weight * ratio;
-        logs[j] = log;
-        slopes[j] = slope;
-      }
-      const float mean = sum / total, share = grad_output[i] / total, most = steepest(a);
-      const bool usual = is_usual(a, top, total, mean);
-      float by_alpha = 0.0f;
-      for (int j = 0; j < kCells; ++j) {
-        const float ratio = x[j] * inverse + floor, weight = power_of(ratio, slopes[j], logs[j], a), slope = slopes[j] < most ? slopes[j] : most;
-        const bool none = !usual | (x[j] < 0.0f);
-        const float grad = share * (weight * (1.0f + a) - a * mean * slope), by_log = share * weight * (ratio - mean) * logs[j];
-        cells[j * count + i] = none ? 0.0f : grad;
-        by_alpha += none | (logs[j] < -1e29f) ? 0.0f : by_log;
-      }
-      grad_alpha[i] = kLn2 * top * by_alpha;
-      totals[i] = usual ? total : 0.0f;
-      bad |= usual ? 0 : 1;
+  MMPOOL_INDEPENDENT
+  for (int64_t i = 0; i < count; ++i) {
+    float most[kCells], top = cells[i], total = 1.0f, sum = 1.0f;
+    for (int j = 1; j < kCells; ++j) {
+      const float x = cells[j * pitch + i], weight = weights[(j - 1) * kFetch + i];
+      most[j] = top;
+      top = top < x ? x : top;
+      total += weight;
+      sum += weight * ratios[(j - 1) * kFetch + i];
     }
+    const float inverse = 1.0f / total, mean = sum * inverse, a = alpha[i];
+    const bool usual = is_usual(a, top, total, mean);
+    const float share = grad_output[i] * inverse, gain = share * (1.0f + a), loss = share * a * mean;
+    float by_alpha = 0.0f, of_top = gain - loss;
+    for (int j = kCells - 1; j > 0; --j) {  // undo the ranking, the last step first
+      const int64_t at = (j - 1) * kFetch + i;
+      const float of_other = gain * weights[at] - loss * slopes[at];
+      const bool swapped = most[j] < cells[j * pitch + i];
+      const float grad = swapped ? of_top : of_other;
+      of_top = swapped ? of_other : of_top;
+      cells[j * pitch + i] = usual ? grad : 0.0f;
+      by_alpha += weights[at] * logs[at] * (ratios[at] - mean);
+    }
+    cells[i] = usual ? of_top : 0.0f;
+    grad_alpha[i] = usual ? kLn2 * top * share * by_alpha : 0.0f;
+    totals[i] = usual ? total : 0.0f;
+    bad |= usual ? 0 : 1;
   }
   return bad;
 }
@@ -325,7 +373,7 @@ MMPOOL_CLONES void store_pairs(
     const float* __restrict odd = even + count;
     const float* __restrict x = input;
     scalar_t* __restrict to = target;
-    const int64_t wide = stretched(pitch, row + 1 < end);
+    const int64_t wide = stretched(pitch, (end - row) * pitch);
     MMPOOL_INDEPENDENT
     for (int64_t i = 0; i < wide; ++i) {
       const float a = even[i], b = odd[i];
@@ -353,10 +401,12 @@ class PolynomialTile {
     const int64_t windows = std::min(y.output, backward ? band_ / y.stride + lines.overlap() + 1 : band_), count = windows * lines.planes * pitch_;
     const int64_t under = std::min(y.input, (windows - 1) * y.stride + y.kernel) * lines.planes * lines.pixels();
     const int64_t own = backward ? std::min(y.input, band_) * lines.planes * lines.pixels() : 0;
-    memory_.assign((1 + 2 * backward) * cells_ * count + 10 * count + under + own, 0.0f);
+    const int64_t blocks = std::max(kFetch, backward ? count : 0);  // or whole bands, where the cells are worked on one after the other
+    memory_.assign(cells_ * (count + 4 * blocks) + 10 * count + under + own, 0.0f);
     float* next = memory_.data();
     const auto take = [&next](int64_t size) { return (next += size) - size; };
-    cell_ = take(cells_ * count), slope_ = take(backward * cells_ * count), log_ = take(backward * cells_ * count);
+    cell_ = take(cells_ * count);
+    ratio_ = take(cells_ * blocks), weight_ = take(cells_ * blocks), slope_ = take(cells_ * blocks), log_ = take(cells_ * blocks);
     top_ = take(count), inverse_ = take(count), floor_ = take(count), alpha_ = take(count), totals_ = take(count), means_ = take(count);
     output_ = take(count), grad_output_ = take(count), grad_alpha_ = take(count), most_ = take(count);
     input_ = take(under), grad_ = take(own);
@@ -367,7 +417,8 @@ class PolynomialTile {
     for (int64_t stop; begin < end; begin = stop) {
       stop = std::min(end, begin + band_);
       const int64_t count = unfold(input, alpha, begin, stop);
-      const bool good = cells_ == 4 ? !pool_windows<4>(cell_, alphas_, count, after(input, last_), after(alpha, stop), totals_, output_) : pool(count);
+      const Ahead ahead{after(input, last_), area(), after(alpha, stop), Lines::start(output, 0, begin), 1};
+      const bool good = cells_ == 4 ? pool_blocks<4>(count, ahead) : cells_ == 9 ? pool_blocks<9>(count, ahead) : pool(count);
       store_windows(lines_, output_, pitch_, output, begin, stop);
       if (good) continue;
       for_each_bad(lines_, totals_, pitch_, begin, stop, [&](int64_t oy, int64_t ox, int64_t unit) {
@@ -385,8 +436,8 @@ class PolynomialTile {
       const int64_t first = window_.y.first_window(begin), last = std::max(first, window_.y.end_window(stop - 1));
       const int64_t count = first == last ? 0 : unfold(input, alpha, first, last);
       const float* const grads = windows_of(lines_, grad_output, first, last, grad_output_, pitch_);
-      const bool good = cells_ == 4 ? !spread_windows<4>(cell_, alphas_, grads, count, after(input, last_), after(alpha, last), totals_, grad_alpha_)
-                                    : spread(grads, count);
+      const Ahead ahead{after(input, last_), area(), after(alpha, last), Lines::start(grad_input, 0, begin), area()};
+      const bool good = cells_ == 4 ? spread_blocks<4>(grads, count, ahead) : cells_ == 9 ? spread_blocks<9>(grads, count, ahead) : spread(grads, count);
       fold(input, grad_input, begin, stop, first, last);
       store_own(grad_alpha, begin, first, last);
       if (good) continue;
@@ -397,6 +448,23 @@ class PolynomialTile {
   }
 
  private:
+  // What to fetch while windows are worked on: the input and exponents that follow, and the memory that will be written.
+  struct Ahead {
+    const scalar_t* input;
+    int64_t area;  // pixels a window
+    const weight_t* alpha;
+    const scalar_t* target;
+    int64_t written;  // values a window
+
+    [[gnu::always_inline]] void fetch_windows(int64_t begin, int64_t count) const {
+      fetch(input + begin * area, count * area);
+      fetch(alpha + begin, count);
+      fetch<true>(target + begin * written, count * written);
+    }
+  };
+
+  int64_t area() const { return window_.y.stride * window_.x.stride; }
+
   // What follows in memory on the rows before `row`, or on the tile where it has several planes.
   template <typename T>
   const T* after(const Tile<const T>& tile, int64_t row) const {
@@ -419,7 +487,7 @@ class PolynomialTile {
       const auto [left, right] = windows_with(x, j, 0, x.output);
       float* const cells = cell_ + cell * count;
       const bool pair = pairs_at(j, left, right);
-      if (bottom - top < end - begin || right - left < x.output) std::fill_n(cells, (1 + pair) * count, -1.0f);  // outside the image: no weight
+      if (bottom - top < end - begin || right - left < x.output) std::fill_n(cells, (1 + pair) * count, kOutside);  // no weight
       for (int64_t plane = 0; plane < lines_.planes; ++plane) {
         const float* const pixels = inputs_[plane] + (y.pixel(top, i) - first) * line + x.pixel(left, j) * unit;
         float* const to = cells + (plane * (end - begin) + top - begin) * pitch_ + left * unit;
@@ -435,7 +503,37 @@ class PolynomialTile {
     return count;
   }
 
-  // Outputs of any windows; false where some are no good. The largest pixel first, as in pool_windows.
+  // Outputs of windows of kCells pixels; false where some are no good.
+  template <int kCells>
+  bool pool_blocks(int64_t count, const Ahead& ahead) {
+    int32_t bad = 0;
+    for (int64_t at = 0; at < count; at += kFetch) {
+      const int64_t size = std::min(kFetch, count - at);
+      const float* const alpha = alphas_ + at;
+      ahead.fetch_windows(at, size);
+      rank_cells<kCells>(cell_ + at, count, size, ratio_, top_ + at);
+      (all_steep(alpha, size) ? weigh<true> : weigh<false>)(ratio_, alpha, kCells - 1, size, weight_);
+      bad |= average_cells<kCells>(ratio_, weight_, alpha, top_ + at, size, totals_ + at, output_ + at);
+    }
+    return !bad;
+  }
+
+  // And gradients, those of the pixels in place of the cells.
+  template <int kCells>
+  bool spread_blocks(const float* grads, int64_t count, const Ahead& ahead) {
+    int32_t bad = 0;
+    for (int64_t at = 0; at < count; at += kFetch) {
+      const int64_t size = std::min(kFetch, count - at);
+      const float* const alpha = alphas_ + at;
+      ahead.fetch_windows(at, size);
+      rank_cells<kCells>(cell_ + at, count, size, ratio_, top_ + at);
+      (all_steep(alpha, size) ? weigh_and_slope<true> : weigh_and_slope<false>)(ratio_, alpha, kCells - 1, size, weight_, log_, slope_);
+      bad |= spread_cells<kCells>(cell_ + at, count, ratio_, weight_, log_, slope_, alpha, grads + at, size, totals_ + at, grad_alpha_ + at);
+    }
+    return !bad;
+  }
+
+  // Outputs of any windows, one cell after the other; false where some are no good. The largest pixel first again.
   bool pool(int64_t count) {
     std::copy_n(cell_, count, top_), std::fill_n(totals_, count, 1.0f), std::fill_n(means_, count, 1.0f);
     for (int64_t cell = 1; cell < cells_; ++cell) swap_top(cell_ + cell * count, top_, count);
@@ -527,9 +625,14 @@ class PolynomialTile {
     while (own < last && std::max<int64_t>(window_.y.start(own), 0) < begin) ++own;
     const Runs runs = lines_.runs(grad_alpha, 1, window_.x.output);
     for (int64_t plane = 0; plane < lines_.planes; ++plane) {
-      for (int64_t oy = own; oy < last; ++oy) {
-        const float* const from = grad_alpha_ + (plane * (last - first) + oy - first) * pitch_;
-        copy_runs(from, runs.length, Lines::start(grad_alpha, plane, oy), runs.step, runs.count, runs.length);
+      const float* const from = grad_alpha_ + (plane * (last - first) + own - first) * pitch_;
+      weight_t* const to = Lines::start(grad_alpha, plane, own);
+      if (runs.count == 1) {
+        copy_runs(from, pitch_, to, grad_alpha.row, last - own, runs.length);
+      } else {
+        for (int64_t row = 0; row < last - own; ++row) {
+          copy_runs(from + row * pitch_, runs.length, to + row * grad_alpha.row, runs.step, runs.count, runs.length);
+        }
       }
     }
   }
@@ -543,7 +646,8 @@ class PolynomialTile {
   std::vector<const float*> inputs_;
   const float* alphas_ = nullptr;
   std::vector<float> memory_;
-  float *cell_, *slope_, *log_, *top_, *inverse_, *floor_, *alpha_, *totals_, *means_, *output_, *grad_output_, *grad_alpha_, *most_, *input_, *grad_;
+  float *cell_, *ratio_, *weight_, *slope_, *log_;
+  float *top_, *inverse_, *floor_, *alpha_, *totals_, *means_, *output_, *grad_output_, *grad_alpha_, *most_, *input_, *grad_;
 };
 
 }  // namespace mmpool_ext

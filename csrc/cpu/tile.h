@@ -65,6 +65,10 @@ struct Lines {
   int64_t overlap() const { return window.y.dilation * (window.y.kernel - 1) / window.y.stride + 1; }
 };
 
+// A row of `count` values of the `left` that follow each other is as good as one of whole blocks: what is written too much is written over by the
+// rows after it.
+inline int64_t stretched(int64_t count, int64_t left) { return whole_blocks(count) <= left ? whole_blocks(count) : count; }
+
 constexpr float kTiny = 1e-25f;  // a window whose total is not above it is done again
 
 namespace {

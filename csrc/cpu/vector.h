@@ -37,11 +37,12 @@ inline int32_t as_bits(float value) {
   return bits;
 }
 
-// Begin to read values that are needed later: reading takes as long as computing, and neither waits for the other then.
-template <typename T>
-inline void fetch(const T* data, int64_t count) {
+// Begin to read values that are needed later: reading takes as long as computing, and neither waits for the other then. kWrite: to write them.
+// Inlined always: the compiler leaves out calls that do nothing else.
+template <bool kWrite = false, typename T>
+[[gnu::always_inline]] inline void fetch(const T* data, int64_t count) {
   constexpr int64_t kLine = 64 / sizeof(T);
-  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(data + i, 0, 2);
+  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(data + i, kWrite, 2);
 }
 
 // Adding this constant rounds to the nearest integer and leaves that integer in the low bits: no conversion, so NaN is harmless. Less an integer it
@@ -60,21 +61,20 @@ inline float exp_shifted(float x, float round) {
   return scaled(1.0f + r * (1.0f + r * (0.49999994f + r * (0.166664302f + r * (0.041668009f + r * (0.00837423559f + r * 0.00138435594f))))), rounded);
 }
 
-// 2 ** x for x < 127; exactly 0 below -125. Here and below, neighbouring terms go together first, for then fewer wait for another.
+// 2 ** x for x < 127, to 1e-7; exactly 0 below -125.
 inline float exp2_bounded(float x) {
-  const float rounded = x + kRound, f = x - (rounded - kRound), f2 = f * f;
-  const float high = (0.00961843878f + f * 0.00133990031f) + f2 * 0.000153532586f;
-  const float power = (1.0f + f * 0.693147182f) + f2 * ((0.240226477f + f * 0.0555033199f) + f2 * high);
+  const float rounded = x + kRound, f = x - (rounded - kRound);
+  const float power = 1.0f + f * (0.693146978f + f * (0.240222421f + f * (0.0555073374f + f * (0.00967151265f + f * 0.00132647271f))));
   return x < -125.0f ? 0.0f : scaled(power, rounded);
 }
 
-// log2(x) for normal x, with a small relative error also near 1.
+// log2(x) for normal x, with a small relative error also near 1. Even and odd terms apart, for then fewer wait for another.
 inline float log2_normal(float x) {
   const int32_t bits = static_cast<int32_t>(static_cast<uint32_t>(as_bits(x)) - 0x3F3504F3u);  // sqrt(1/2): mantissas from it to its double
-  const float exponent = static_cast<float>(bits >> 23), z = as_float((bits & 0x007FFFFF) + 0x3F3504F3) - 1.0f, z2 = z * z, z4 = z2 * z2;
-  const float low = (1.44269502f - z * 0.72134733f) + z2 * (0.48089790f - z * 0.36069646f);
-  const float middle = (0.28858545f - z * 0.23963550f) + z2 * (0.20429206f - z * 0.19061847f);
-  return exponent + z * (low + z4 * (middle + z4 * (0.18785499f - z * 0.11299424f)));
+  const float exponent = static_cast<float>(bits >> 23), z = as_float((bits & 0x007FFFFF) + 0x3F3504F3) - 1.0f, z2 = z * z;
+  const float even = 1.44269493f + z2 * (0.480916757f + z2 * (0.287788799f + z2 * (0.216517715f + z2 * 0.125573975f)));
+  const float odd = 0.72134725f + z2 * (0.360711678f + z2 * (0.238749696f + z2 * 0.208656186f));
+  return exponent + z * (even - z * odd);
 }
 
 }  // namespace mmpool_ext

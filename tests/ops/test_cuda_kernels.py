@@ -156,7 +156,8 @@ def test_many_blocks(kernels, op, layout):
         tensors = arguments(op, shape, window, (torch.float32,) * 2)
         expected = run(OPS[op], *(tensor.double() for tensor in tensors), backend='torch', **window)
         for got, want in zip(kernels(op, *tensors, window, layout), expected, strict=True):
-            assert_close(got.double(), want, rtol=1e-5, atol=1e-4 if op == 'polynomial' else 1e-5)
+            # the exponent, up to 50, multiplies P-pooling's gradients, and once more the rounding of its ratios
+            assert_close(got.double(), want, rtol=1e-5, atol=1e-3 if op == 'polynomial' else 1e-5)
 
 
 @parametrize_op

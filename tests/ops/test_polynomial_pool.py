@@ -75,6 +75,15 @@ def test_all_zero_window_shares_its_gradient(alpha):
     assert grad_alpha.item() == 0
 
 
+@pytest.mark.parametrize('alpha', [0.0, 0.5, 2.0])
+@pytest.mark.parametrize('edge', [2, 3])
+def test_all_zero_window_over_the_border_shares_among_its_pixels_alone(alpha, edge):
+    output, grad_input, _ = grads(torch.zeros(1, 1, 3, 3), torch.full((1, 1, 2, 2), alpha), kernel_size=edge, stride=2, padding=1)
+    assert output.flatten().tolist() == [0] * 4
+    shares = torch.tensor([0.5, 1.0, 0.5] if edge == 3 else [1.0, 0.5, 0.5])  # along one axis: of the windows that hold a pixel
+    assert grad_input[0, 0].tolist() == torch.outer(shares, shares).tolist()
+
+
 @pytest.mark.parametrize(
     ('alpha', 'expected'),
     [(3.0, 0.0), (1.0, -14 / 6 / 6), (0.0, 0.25), (0.5, None)],
