@@ -6,6 +6,7 @@
 // with a NaN or an infinity, is done again by the definition. Nothing here depends on ATen.
 #pragma once
 
+#include <array>
 #include <cmath>
 
 #include "tile.h"
@@ -68,13 +69,20 @@ MMPOOL_CLONES void exp_runs(const weight_t* logit, const Runs& runs, float* weig
   }
 }
 
+// Memory that will be written, and how many bytes of it belong to a row of windows.
+struct Target {
+  const char* data = nullptr;
+  int64_t bytes = 0;
+};
+
 // Down the columns: for the window rows [begin, end) of a plane, total = sum of weight over the taps, sum = the same of weight * input.
-// Weight and input begin with the row `first`; rows outside the image are `zeros`. kTaps = 0: any number.
+// Weight and input begin with the row `first`; rows outside the image are `zeros`. kTaps = 0: any number. On the way, fetch the targets.
 template <int kTaps>
 MMPOOL_CLONES void add_rows(
     const float* weight, const float* input, const float* zeros, const Axis<int64_t>& axis, int64_t first, int64_t begin, int64_t end, int64_t pitch,
-    int64_t count, float* totals, float* sums, int64_t padded) {
+    int64_t count, float* totals, float* sums, int64_t padded, const std::array<Target, 2>& targets) {
   for (int64_t oy = begin; oy < end; ++oy, totals += padded, sums += padded) {
+    for (const Target& target : targets) fetch<true>(target.data + (oy - begin) * target.bytes, target.bytes);
     float* __restrict total = totals;
     float* __restrict sum = sums;
     if constexpr (kTaps == 0) {
@@ -332,7 +340,7 @@ class LipTile {
   void forward(const Tile<const scalar_t>& input, const Tile<const weight_t>& weight, const Tile<scalar_t>& output, int64_t begin, int64_t end) {
     for (int64_t stop; begin < end; begin = stop) {
       stop = std::min(end, begin + band_);
-      const bool good = pool(input, weight, begin, stop);
+      const bool good = pool(input, weight, begin, stop, [&](int64_t plane) { return std::array<Target, 2>{target(output, plane, begin, 1)}; });
       store_windows(lines_, means_, lanes_, output, begin, stop);
       if (good) continue;
       for_each_bad(lines_, totals_, lanes_, begin, stop, [&](int64_t oy, int64_t ox, int64_t unit) {
@@ -348,7 +356,10 @@ class LipTile {
     for (int64_t stop; begin < end; begin = stop) {
       stop = std::min(end, begin + band_);
       const int64_t first = window_.y.first_window(begin), last = std::max(first, window_.y.end_window(stop - 1));
-      const bool good = first == last || pool(input, weight, first, last);
+      const int64_t row = std::max<int64_t>(0, window_.y.start(first)), rows = window_.y.stride;
+      const bool good = first == last || pool(input, weight, first, last, [&](int64_t plane) {
+        return std::array{target(grad_input, plane, row, rows), target(grad_logit, plane, row, rows)};
+      });
       load_windows(lines_, grad_output, first, last, grad_, lanes_);
       share_windows(grad_, means_, totals_, (last - first) * lines_.planes * lanes_);
       spread(grad_input, grad_logit, begin, stop, first, last);
@@ -362,8 +373,16 @@ class LipTile {
  private:
   bool pairs(int64_t taps) const { return lines_.unit == 1 && window_.x.stride == 2 && window_.x.kernel == taps && window_.x.dilation == 1; }
 
-  // Totals and means of the window rows [begin, end); false where some are no good.
-  bool pool(const Tile<const scalar_t>& input, const Tile<const weight_t>& weight, int64_t begin, int64_t end) {
+  // `rows` of a tile's rows from `row` on for each row of windows; none where they are not one piece of memory.
+  template <typename T>
+  Target target(const Tile<T>& tile, int64_t plane, int64_t row, int64_t rows) const {
+    if (lines_.channels_last && tile.column != lines_.unit) return {};
+    return {reinterpret_cast<const char*>(Lines::start(tile, plane, row)), rows * tile.row * static_cast<int64_t>(sizeof(T))};
+  }
+
+  // Totals and means of the window rows [begin, end); false where some are no good. targets(plane) is what add_rows is to fetch.
+  template <typename F>
+  bool pool(const Tile<const scalar_t>& input, const Tile<const weight_t>& weight, int64_t begin, int64_t end, const F& targets) {
     const Axis<int64_t>&x = window_.x, &y = window_.y;
     const auto [first, last] = lines_.rows_under(begin, end);
     const int64_t rows = last - first, line = lines_.pixels(), count = (end - begin) * lines_.planes;
@@ -375,7 +394,7 @@ class LipTile {
       exponentiate(Lines::start(weight, plane, first), Lines::start(input, plane, first), rows * weight.row, runs, weights);
       inputs_[plane] = lines_of(lines_, input, plane, first, last, input_ + plane * rows * line);
       const int64_t at = plane * (end - begin) * padded_ + x.padding * lines_.unit;
-      add(weights, inputs_[plane], zeros_, y, first, begin, end, line, columns_ * lines_.unit, total_ + at, sum_ + at, padded_);
+      add(weights, inputs_[plane], zeros_, y, first, begin, end, line, columns_ * lines_.unit, total_ + at, sum_ + at, padded_, targets(plane));
     }
     const auto reduce = pairs(3) ? add_taps<2, 3> : pairs(2) ? add_taps<2, 2> : add_taps<0, 0>;
     return !reduce(total_, sum_, guard_, x.stride, x.dilation, x.kernel, count * lanes_ / lines_.unit, lines_.unit, totals_, means_);
