@@ -418,8 +418,11 @@ class PolynomialTile {
       stop = std::min(end, begin + band_);
       const int64_t count = unfold(input, alpha, begin, stop);
       const Ahead ahead{after(input, last_), area(), after(alpha, stop), Lines::start(output, 0, begin), 1};
-      const bool good = cells_ == 4 ? pool_blocks<4>(count, ahead) : cells_ == 9 ? pool_blocks<9>(count, ahead) : pool(count);
-      store_windows(lines_, output_, pitch_, output, begin, stop);
+      float* const place = place_of(lines_, output, begin, stop, output_, pitch_);
+      const bool good = cells_ == 4   ? pool_blocks<4>(count, ahead, place)
+                        : cells_ == 9 ? pool_blocks<9>(count, ahead, place)
+                                      : pool(count, place);
+      if (place == output_) store_windows(lines_, output_, pitch_, output, begin, stop);
       if (good) continue;
       for_each_bad(lines_, totals_, pitch_, begin, stop, [&](int64_t oy, int64_t ox, int64_t unit) {
         redo_output<Rule>(lines_, input, alpha, output, oy, ox, unit);
@@ -437,9 +440,14 @@ class PolynomialTile {
       const int64_t count = first == last ? 0 : unfold(input, alpha, first, last);
       const float* const grads = windows_of(lines_, grad_output, first, last, grad_output_, pitch_);
       const Ahead ahead{after(input, last_), area(), after(alpha, last), Lines::start(grad_input, 0, begin), area()};
-      const bool good = cells_ == 4 ? spread_blocks<4>(grads, count, ahead) : cells_ == 9 ? spread_blocks<9>(grads, count, ahead) : spread(grads, count);
+      int64_t own = first;  // what belongs to a window belongs to those who have its first row
+      while (own < last && std::max<int64_t>(0, window_.y.start(own)) < begin) ++own;
+      float* const place = own > first ? grad_alpha_ : place_of(lines_, grad_alpha, first, last, grad_alpha_, pitch_);
+      const bool good = cells_ == 4   ? spread_blocks<4>(grads, count, ahead, place)
+                        : cells_ == 9 ? spread_blocks<9>(grads, count, ahead, place)
+                                      : spread(grads, count, place);
       fold(input, grad_input, begin, stop, first, last);
-      store_own(grad_alpha, begin, first, last);
+      if (place == grad_alpha_) store_own(grad_alpha, own, first, last);
       if (good) continue;
       for_each_bad(lines_, totals_, pitch_, first, last, [&](int64_t oy, int64_t ox, int64_t unit) {
         redo_gradients<Rule>(lines_, grad_output, input, alpha, grad_input, grad_alpha, begin, stop, oy, ox, unit);
@@ -505,7 +513,7 @@ class PolynomialTile {
 
   // Outputs of windows of kCells pixels; false where some are no good.
   template <int kCells>
-  bool pool_blocks(int64_t count, const Ahead& ahead) {
+  bool pool_blocks(int64_t count, const Ahead& ahead, float* output) {
     int32_t bad = 0;
     for (int64_t at = 0; at < count; at += kFetch) {
       const int64_t size = std::min(kFetch, count - at);
@@ -513,14 +521,14 @@ class PolynomialTile {
       ahead.fetch_windows(at, size);
       rank_cells<kCells>(cell_ + at, count, size, ratio_, top_ + at);
       (all_steep(alpha, size) ? weigh<true> : weigh<false>)(ratio_, alpha, kCells - 1, size, weight_);
-      bad |= average_cells<kCells>(ratio_, weight_, alpha, top_ + at, size, totals_ + at, output_ + at);
+      bad |= average_cells<kCells>(ratio_, weight_, alpha, top_ + at, size, totals_ + at, output + at);
     }
     return !bad;
   }
 
   // And gradients, those of the pixels in place of the cells.
   template <int kCells>
-  bool spread_blocks(const float* grads, int64_t count, const Ahead& ahead) {
+  bool spread_blocks(const float* grads, int64_t count, const Ahead& ahead, float* grad_alpha) {
     int32_t bad = 0;
     for (int64_t at = 0; at < count; at += kFetch) {
       const int64_t size = std::min(kFetch, count - at);
@@ -528,23 +536,23 @@ class PolynomialTile {
       ahead.fetch_windows(at, size);
       rank_cells<kCells>(cell_ + at, count, size, ratio_, top_ + at);
       (all_steep(alpha, size) ? weigh_and_slope<true> : weigh_and_slope<false>)(ratio_, alpha, kCells - 1, size, weight_, log_, slope_);
-      bad |= spread_cells<kCells>(cell_ + at, count, ratio_, weight_, log_, slope_, alpha, grads + at, size, totals_ + at, grad_alpha_ + at);
+      bad |= spread_cells<kCells>(cell_ + at, count, ratio_, weight_, log_, slope_, alpha, grads + at, size, totals_ + at, grad_alpha + at);
     }
     return !bad;
   }
 
   // Outputs of any windows, one cell after the other; false where some are no good. The largest pixel first again.
-  bool pool(int64_t count) {
+  bool pool(int64_t count, float* output) {
     std::copy_n(cell_, count, top_), std::fill_n(totals_, count, 1.0f), std::fill_n(means_, count, 1.0f);
     for (int64_t cell = 1; cell < cells_; ++cell) swap_top(cell_ + cell * count, top_, count);
     invert_top(top_, inverse_, floor_, count);
     for (int64_t cell = 1; cell < cells_; ++cell) add_power(cell_ + cell * count, inverse_, alphas_, count, totals_, means_);
-    return !divide_windows(alphas_, top_, totals_, means_, output_, count);
+    return !divide_windows(alphas_, top_, totals_, means_, output, count);
   }
 
   // Gradients of any windows, those of the pixels in place of the cells; false where some are no good.
-  bool spread(const float* grads, int64_t count) {
-    std::fill_n(top_, count, 0.0f), std::fill_n(totals_, count, 0.0f), std::fill_n(means_, count, 0.0f), std::fill_n(grad_alpha_, count, 0.0f);
+  bool spread(const float* grads, int64_t count, float* grad_alpha) {
+    std::fill_n(top_, count, 0.0f), std::fill_n(totals_, count, 0.0f), std::fill_n(means_, count, 0.0f), std::fill_n(grad_alpha, count, 0.0f);
     for (int64_t cell = 0; cell < cells_; ++cell) raise_top(cell_ + cell * count, top_, count);
     invert_top(top_, inverse_, floor_, count);
     for (int64_t cell = 0; cell < cells_; ++cell) {
@@ -556,9 +564,9 @@ class PolynomialTile {
     bound_slopes(alphas_, most_, count);
     for (int64_t cell = 0; cell < cells_; ++cell) {
       const int64_t at = cell * count;
-      spread_power(cell_ + at, inverse_, floor_, alphas_, means_, grad_output_, most_, log_ + at, slope_ + at, count, grad_alpha_);
+      spread_power(cell_ + at, inverse_, floor_, alphas_, means_, grad_output_, most_, log_ + at, slope_ + at, count, grad_alpha);
     }
-    scale_windows(top_, grad_alpha_, count);
+    scale_windows(top_, grad_alpha, count);
     return good;
   }
 
@@ -619,10 +627,8 @@ class PolynomialTile {
     }
   }
 
-  // Alpha's gradients of those window rows of [first, last) that start at the input row `begin` or later.
-  void store_own(const Tile<weight_t>& grad_alpha, int64_t begin, int64_t first, int64_t last) const {
-    int64_t own = first;
-    while (own < last && std::max<int64_t>(window_.y.start(own), 0) < begin) ++own;
+  // Alpha's gradients of the window rows [own, last), from those of [first, last).
+  void store_own(const Tile<weight_t>& grad_alpha, int64_t own, int64_t first, int64_t last) const {
     const Runs runs = lines_.runs(grad_alpha, 1, window_.x.output);
     for (int64_t plane = 0; plane < lines_.planes; ++plane) {
       const float* const from = grad_alpha_ + (plane * (last - first) + own - first) * pitch_;

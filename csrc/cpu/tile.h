@@ -117,16 +117,23 @@ void load_windows(const Lines& lines, const Tile<const scalar_t>& tile, int64_t 
   });
 }
 
-// Rows [begin, end) of windows as compact float lines: where they are if they are that already, else copied to `buffer`.
-template <typename scalar_t>
-const float* windows_of(const Lines& lines, const Tile<const scalar_t>& tile, int64_t begin, int64_t end, float* buffer, int64_t pitch) {
-  if constexpr (std::is_same_v<scalar_t, float>) {
+// Rows [begin, end) of windows where they are, if they are compact float lines there, else `buffer`.
+template <typename scalar_t, typename float_t>
+float_t* place_of(const Lines& lines, const Tile<scalar_t>& tile, int64_t begin, int64_t end, float_t* buffer, int64_t pitch) {
+  if constexpr (std::is_same_v<std::remove_const_t<scalar_t>, float>) {
     if (lines.runs(tile, 1, lines.window.x.output).count == 1 && tile.row == pitch && (lines.planes == 1 || tile.unit == (end - begin) * pitch)) {
       return Lines::start(tile, 0, begin);
     }
   }
-  load_windows(lines, tile, begin, end, buffer, pitch);
   return buffer;
+}
+
+// Rows [begin, end) of windows as compact float lines: where they are if they are that already, else copied to `buffer`.
+template <typename scalar_t>
+const float* windows_of(const Lines& lines, const Tile<const scalar_t>& tile, int64_t begin, int64_t end, float* buffer, int64_t pitch) {
+  const float* const place = place_of<const scalar_t, const float>(lines, tile, begin, end, buffer, pitch);
+  if (place == buffer) load_windows(lines, tile, begin, end, buffer, pitch);
+  return place;
 }
 
 template <typename scalar_t>
