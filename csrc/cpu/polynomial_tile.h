@@ -186,7 +186,7 @@ MMPOOL_CLONES int32_t divide_windows(
 }
 
 // The output gradient over the total, 0 where the window is done again elsewhere. Both may be the same buffer.
-MMPOOL_CLONES void share_windows(const float* __restrict totals, const float* grad_output, float* shares, int64_t count) {
+MMPOOL_CLONES void share_gradients(const float* __restrict totals, const float* grad_output, float* shares, int64_t count) {
   MMPOOL_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
     const float share = grad_output[i] / totals[i];
@@ -560,7 +560,7 @@ class PolynomialTile {
       add_slope(cell_ + at, inverse_, floor_, alphas_, count, totals_, means_, slope_ + at, log_ + at);
     }
     const bool good = !divide_windows(alphas_, top_, totals_, means_, output_, count);
-    share_windows(totals_, grads, grad_output_, count);
+    share_gradients(totals_, grads, grad_output_, count);
     bound_slopes(alphas_, most_, count);
     for (int64_t cell = 0; cell < cells_; ++cell) {
       const int64_t at = cell * count;
