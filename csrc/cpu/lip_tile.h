@@ -261,7 +261,7 @@ MMPOOL_CLONES void spread_rows(
         }
       }
     }
-    const int64_t wide = stretched(runs.length, runs.count == 1 ? (end - row - 1) * step + runs.length : 0);
+    const int64_t wide = stretched(runs.length, step == pitch ? (end - row - 1) * step + runs.length : 0);
     for (int64_t run = 0; run < runs.count; ++run) {
       const int64_t at = run * runs.length;
       const float* __restrict w = weights + at;

@@ -125,7 +125,7 @@ inline float weight_of(float x, float ratio, float power) {
 
 // Whether a window's sums are right.
 inline bool is_usual(float alpha, float top, float total, float mean) {
-  const bool exponent = (alpha == 0.0f) | (alpha >= 1e-20f), values = (top >= 0.0f) & (top <= 1e30f);
+  const bool exponent = (alpha == 0.0f) | ((alpha >= 1e-20f) & (alpha <= 1e30f)), values = (top >= 0.0f) & (top <= 1e30f);
   return exponent & values & (total > kTiny) & (mean >= 0.0f) & (mean <= 2.0f);  // a NaN among the pixels is in the mean
 }
 
@@ -327,11 +327,11 @@ MMPOOL_CLONES int32_t spread_cells(
     }
     const float inverse = 1.0f / total, mean = sum * inverse, a = alpha[i];
     const bool usual = is_usual(a, top, total, mean);
-    const float share = grad_output[i] * inverse, gain = share * (1.0f + a), loss = share * a * mean;
-    float by_alpha = 0.0f, of_top = gain - loss;
+    const float share = grad_output[i] * inverse, gain = 1.0f + a, loss = a * mean;
+    float by_alpha = 0.0f, of_top = share * (gain - loss);
     for (int j = kCells - 1; j > 0; --j) {  // undo the ranking, the last step first
       const int64_t at = (j - 1) * kFetch + i;
-      const float of_other = gain * weights[at] - loss * slopes[at];
+      const float of_other = share * (gain * weights[at] - loss * slopes[at]);
       const bool swapped = most[j] < cells[j * pitch + i];
       const float grad = swapped ? of_top : of_other;
       of_top = swapped ? of_other : of_top;
@@ -393,13 +393,15 @@ class PolynomialTile {
   PolynomialTile(const Lines& lines, bool backward)
       : lines_(lines), window_(lines.window), cells_(window_.y.kernel * window_.x.kernel), inputs_(lines.planes) {
     const Axis<int64_t>& y = window_.y;
-    const auto shared_out = [](const Axis<int64_t>& axis) { return axis.kernel == 2 && axis.stride == 2 && axis.input == 2 * axis.output && axis.padding == 0; };
+    const auto shared_out = [](const Axis<int64_t>& axis) {
+      return axis.kernel == 2 && axis.stride == 2 && axis.dilation == 1 && axis.padding == 0 && axis.input == 2 * axis.output;
+    };
     shared_out_ = lines.unit == 1 && !lines.channels_last && shared_out(y) && shared_out(window_.x);
     pitch_ = window_.x.output * lines.unit;
     const int64_t rows = lines.band_rows();
     band_ = backward ? rows : std::max<int64_t>(1, rows / y.stride);
     const int64_t windows = std::min(y.output, backward ? band_ / y.stride + lines.overlap() + 1 : band_), count = windows * lines.planes * pitch_;
-    const int64_t under = std::min(y.input, (windows - 1) * y.stride + y.kernel) * lines.planes * lines.pixels();
+    const int64_t under = std::min(y.input, (windows - 1) * y.stride + y.dilation * (y.kernel - 1) + 1) * lines.planes * lines.pixels();
     const int64_t own = backward ? std::min(y.input, band_) * lines.planes * lines.pixels() : 0;
     const int64_t blocks = std::max(kFetch, backward ? count : 0);  // or whole bands, where the cells are worked on one after the other
     memory_.assign(cells_ * (count + 4 * blocks) + 10 * count + under + own, 0.0f);
@@ -573,7 +575,7 @@ class PolynomialTile {
   // Whether the taps j and j + 1 of the windows [left, right) are neighbours that one loop takes.
   bool pairs_at(int64_t j, int64_t left, int64_t right) const {
     const Axis<int64_t>& x = window_.x;
-    return lines_.unit == 1 && x.stride == 2 && j + 1 < x.kernel && windows_with(x, j + 1, 0, x.output) == std::pair(left, right);
+    return lines_.unit == 1 && x.stride == 2 && x.dilation == 1 && j + 1 < x.kernel && windows_with(x, j + 1, 0, x.output) == std::pair(left, right);
   }
 
   // Those of the windows [begin, end) whose tap lies on the image.
@@ -583,7 +585,8 @@ class PolynomialTile {
 
   // Or on its pixels [from, to).
   static std::pair<int64_t, int64_t> windows_with(const Axis<int64_t>& axis, int64_t tap, int64_t begin, int64_t end, int64_t from, int64_t to) {
-    const auto first_at = [&](int64_t pixel) { return (std::max<int64_t>(0, pixel + axis.padding - tap) + axis.stride - 1) / axis.stride; };
+    const int64_t offset = axis.padding - tap * axis.dilation;
+    const auto first_at = [&](int64_t pixel) { return (std::max<int64_t>(0, pixel + offset) + axis.stride - 1) / axis.stride; };
     const int64_t first = std::clamp(first_at(from), begin, end);
     return {first, std::clamp(first_at(to), first, end)};
   }

@@ -61,7 +61,7 @@ inline float exp_shifted(float x, float round) {
   return scaled(1.0f + r * (1.0f + r * (0.49999994f + r * (0.166664302f + r * (0.041668009f + r * (0.00837423559f + r * 0.00138435594f))))), rounded);
 }
 
-// 2 ** x for x < 127, to 1e-7; exactly 0 below -125.
+// 2 ** x for x < 127, to 2e-7; exactly 0 below -125.
 inline float exp2_bounded(float x) {
   const float rounded = x + kRound, f = x - (rounded - kRound);
   const float power = 1.0f + f * (0.693146978f + f * (0.240222421f + f * (0.0555073374f + f * (0.00967151265f + f * 0.00132647271f))));

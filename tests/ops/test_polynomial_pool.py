@@ -67,6 +67,16 @@ def test_any_scale_at_alpha_35(scale):
     assert_close(grad_input, torch.full_like(grad_input, 0.25))
 
 
+@pytest.mark.parametrize(('alpha', 'grad_output'), [(50.0, 0.3), (1e6, 0.3), (1e7, 10.0), (50.0, 1e37)])
+@pytest.mark.parametrize(('pixels', 'shares'), [([1, 0, 0, 0], [1, 0, 0, 0]), ([3, 1, 3, 0], [0.5, 0, 0.5, 0]), ([0, 0, 0, 0], [0.25] * 4)])
+def test_gradient_of_the_largest_pixels_is_exact_for_any_alpha(alpha, grad_output, pixels, shares):
+    """``1 + alpha`` and ``alpha`` cancel, before they are multiplied by anything."""
+    input = torch.tensor(pixels, dtype=torch.float32).view(1, 1, 2, 2).requires_grad_()
+    output = polynomial_pool2d(input, torch.tensor(alpha))
+    (grad_input,) = torch.autograd.grad(output, input, torch.full_like(output, grad_output))
+    assert_close(grad_input.flatten() / grad_output, torch.tensor(shares, dtype=torch.float32))
+
+
 @pytest.mark.parametrize('alpha', [0.0, 0.5, 1.0, 2.0])
 def test_all_zero_window_shares_its_gradient(alpha):
     output, grad_input, grad_alpha = grads(torch.zeros(1, 1, 3, 3), torch.full((1, 1, 1, 1), alpha), kernel_size=2, stride=2)
