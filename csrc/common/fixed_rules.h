@@ -162,7 +162,7 @@ struct Lan : WeightPerPixel<Proportional> {
 template <bool EXACT>
 struct Polynomial {
   static constexpr bool per_window = true;
-  static constexpr int states = 4;  // largest input, alpha, and the factors of r^alpha and r^(alpha - 1) in the gradient of a pixel
+  static constexpr int states = 4;  // largest input, alpha, grad_output / sum of weights, alpha * output in units of the largest input
 
   static MMPOOL_HOST_DEVICE float absent() { return 0; }
   static MMPOOL_HOST_DEVICE float clamped(float input) { return max_or_nan(input, 0.f); }
@@ -215,8 +215,8 @@ struct Polynomial {
     const float share = quotient(grad_output, sum);
     state[0] = largest;
     state[1] = alpha;
-    state[2] = share * (1 + alpha);
-    state[3] = share * alpha * mean;
+    state[2] = share;
+    state[3] = alpha * mean;
     return share * largest * covariance * 0.6931471805599453f;
   }
   static MMPOOL_HOST_DEVICE void neutral(float (&state)[states]) {
@@ -227,7 +227,7 @@ struct Polynomial {
   static MMPOOL_HOST_DEVICE void add(const float (&state)[states], float input, float, float& grad_input, float&) {
     const float alpha = state[1], log = log2_ratio(Ratio(state[0])(clamped(input)));
     const float floored = alpha < 1 ? fmaxf(log, -19.931568569324174f) : log;  // as if the ratio were 1e-6: the slope stays finite
-    grad_input += state[2] * exp2_of(alpha * log) - state[3] * exp2_of((alpha - 1) * floored);
+    grad_input += state[2] * ((1 + alpha) * exp2_of(alpha * log) - state[3] * exp2_of((alpha - 1) * floored));  // 1 + alpha and alpha may cancel
   }
   static MMPOOL_HOST_DEVICE void finish(float input, float, float& grad_input, float&) {
     if (input < 0) grad_input = 0;

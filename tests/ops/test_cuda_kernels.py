@@ -200,6 +200,17 @@ def test_extreme_values(kernels, op, layout, window):
             assert_close(got[:, one].double() / size, want / size, rtol=1e-4, atol=2e-5)
 
 
+@parametrize_layout
+@pytest.mark.parametrize(('alpha', 'grad'), [(1e6, 0.3), (1e7, 10.0), (50.0, 1e37)])
+def test_gradient_of_the_largest_pixels_is_exact_for_any_alpha(kernels, layout, alpha, grad):
+    """``1 + alpha`` and ``alpha`` cancel, before they are multiplied by anything."""
+    input = torch.tensor([[1.0, 0, 3, 3, 0, 0], [0, 0, 1, 0, 0, 0]]).expand(1, 4, 2, 6)
+    shares = torch.tensor([[1.0, 0, 0.5, 0.5, 0.25, 0.25], [0, 0, 0, 0, 0.25, 0.25]])
+    weight, grad_output = (torch.full((1, 4, 1, 3), value) for value in (alpha, grad))
+    _, grad_input, _ = kernels('polynomial', input, weight, grad_output, FIXED['k2s2p0'], layout)
+    assert_close(grad_input / grad, shares.expand(1, 4, 2, 6))
+
+
 @parametrize_window
 @parametrize_layout
 @parametrize_op
