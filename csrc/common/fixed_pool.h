@@ -145,14 +145,14 @@ struct Backward {
     for (int lane = 0; lane < P::lanes; ++lane) {
       float state[Rule::states];
       grad_parameters.set(lane, Rule::backward(pool.cells(at, inputs, weights, lane), parameters[lane], grad_output[lane], state));
-      if (!pool.has_window(at, lane)) Rule::neutral(state);
+      const bool any = pool.has_window(at, lane);
       MMPOOL_UNROLL
       for (int i = 0; i < 2; ++i) {
         MMPOOL_UNROLL
         for (int j = 0; j < 2; ++j) {
           const float input = inputs.at(lane, i, j), weight = weights.at(lane, i, j);
           float grad_input = 0, grad_weight = 0;
-          Rule::add(state, input, weight, grad_input, grad_weight);
+          if (any) Rule::add(state, input, weight, grad_input, grad_weight);  // beyond the last window even an infinite pixel counts for nothing
           Rule::finish(input, weight, grad_input, grad_weight);
           grad_inputs.set(lane, i, j, grad_input);
           grad_weights.set(lane, i, j, grad_weight);

@@ -189,6 +189,8 @@ def test_extreme_values(kernels, op, layout, window):
     weight[0, 0] = choices[-1]
     input[0, 1] *= 1e-40
     input[0, 2] *= 5e37 if op == 'polynomial' else 1e30  # near float32's largest, 3.4e38
+    if op == 'polynomial':
+        input[0, 3] -= 0.5
     if op == 'lan':
         weight[0, 3] *= 1e-36
         weight[0, 4] *= 1e30
@@ -215,14 +217,27 @@ def test_gradient_of_the_largest_pixels_is_exact_for_any_alpha(kernels, layout, 
 @parametrize_layout
 @parametrize_op
 def test_nan_stays_where_it_is(kernels, op, layout, window):
-    for which in (0, 1):
+    for which, alone in ((0, False), (1, False), (1, True)):
         tensors = arguments(op, (1, 4, 8, 8), window, (torch.float32,) * 2)
+        if alone:  # beside weights that count for nothing
+            tensors[1][0, 1] = float('-inf') if op == 'lip' else 0
         tensors[which][0, 1, 0, 0] = float('nan')
         output, grad_input, grad_weight = kernels(op, *tensors, window, layout)
         assert output.isnan().nonzero().tolist() == [[0, 1, 0, 0]]
         assert grad_input.isnan()[0, 1].any() or grad_weight.isnan()[0, 1].any()
         assert not grad_input[:, [0, 2, 3]].isnan().any()
         assert not grad_weight[:, [0, 2, 3]].isnan().any()
+
+
+@parametrize_layout
+@parametrize_op
+def test_pixels_beyond_the_last_window_count_for_nothing(kernels, op, layout):
+    input, weight, grad_output = arguments(op, (1, 4, 5, 7), FIXED['k2s2p0'], (torch.float32,) * 2)
+    input[:, :, 4], input[..., 6] = float('nan'), float('inf')
+    output, grad_input, grad_weight = kernels(op, input, weight, grad_output, FIXED['k2s2p0'], layout)
+    assert all(result.isfinite().all() for result in (output, grad_input, grad_weight))
+    assert not grad_input[:, :, 4].any()
+    assert not grad_input[..., 6].any()
 
 
 @pytest.mark.parametrize(
