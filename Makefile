@@ -15,7 +15,7 @@ RUN := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find csrc -type f 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help env build demo demo-lip demo-ppool demo-dupsampling demo-pyramid test build-cuda lint bench clean
+.PHONY: help env build demo demo-lip demo-ppool demo-dupsampling demo-pyramid pictures test test-slow test-fast test-ops build-cuda lint docs wheel bench clean
 
 help:  ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,29 +45,52 @@ build: $(VENV)/.stack  ## compile csrc/ incrementally
 demo: demo-lip demo-ppool demo-dupsampling demo-pyramid  ## train, evaluate and draw on shapes: the main job
 
 demo-lip: env  ## a detector with LIP beside its strided twin
-	$(RUN) tools/demo_lip.py
+	$(RUN) tools/demo/demo_lip.py
 
 demo-ppool: env  ## a segmentor with P-pooling beside max pooling
-	$(RUN) tools/demo_ppool.py
+	$(RUN) tools/demo/demo_ppool.py
 
 demo-dupsampling: env  ## DUpsampling beside bilinear upsampling of the same features
-	$(RUN) tools/demo_dupsampling.py
+	$(RUN) tools/demo/demo_dupsampling.py
 
 demo-pyramid: env  ## the pyramid beside a plain head
-	$(RUN) tools/demo_pyramid.py
+	$(RUN) tools/demo/demo_pyramid.py
 
-test: env  ## run every test
+test: env  ## run every test but the slow ones
 	$(RUN) -m pytest
 
+test-slow: env  ## run the slow tests: every network through torch.compile and the newer ONNX exporter
+	$(RUN) -m pytest -m slow tests/test_export.py
+
+test-fast: env  ## run the tests of the files that differ from main (or from BASE=...)
+	$(RUN) -m pytest $$($(RUN) tools/misc/changed_tests.py $(or $(BASE),main))
+
+test-ops:  ## run the tests of the ops alone with PYTHON=python3.10 TORCH=2.1.2, in an environment of their own
+	$(PYTHON) tools/misc/ops_matrix.py --python $(PYTHON) --torch $(TORCH)
+
 build-cuda: env  ## compile and link the CUDA kernels aside, where nvcc and a CUDA torch are found; no GPU is needed
-	$(RUN) tools/build_cuda.py
+	$(RUN) tools/misc/build_cuda.py
 
 lint: env  ## check style, imports and formatting
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
+pictures: env  ## draw the pictures of README and of the pages from the demos' networks
+	$(RUN) tools/demo/demo_pictures.py
+
+docs: .venv-docs/.done  ## build the pages in site/, with warnings as errors
+	.venv-docs/bin/python -m mkdocs build --strict
+
+.venv-docs/.done: requirements/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q -r requirements/docs.txt
+	@touch $@
+
+wheel: env  ## build wheel and sdist in dist/ (FORCE_CUDA=1: with CUDA kernels, which the version names)
+	$(RUN) setup.py -q sdist bdist_wheel
+
 bench: env  ## time the compiled ops against plain PyTorch, torch.compile and a copy
-	$(RUN) tools/benchmark_ops.py
+	$(RUN) tools/analysis_tools/benchmark_ops.py
 
 clean:  ## remove what builds and demos made (not the environments)
-	rm -rf build work_dirs *.egg-info mmpool_ext/*.so .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site work_dirs *.egg-info mmpool_ext/*.so .pytest_cache .ruff_cache .hypothesis

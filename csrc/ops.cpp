@@ -9,10 +9,24 @@
 #define MMPOOL_WINDOW "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode"
 
 TORCH_LIBRARY(mmpool_ext, m) {
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 2
   const std::vector<at::Tag> tags{at::Tag::pt2_compliant_tag};
+#else
+  const std::vector<at::Tag> tags;
+#endif
   // sum(exp(logit) * input) / sum(exp(logit)); logit lies on the pixels
   m.def("lip_pool2d(Tensor input, Tensor logit, " MMPOOL_WINDOW ") -> Tensor", tags);
   m.def("lip_pool2d_backward(Tensor grad_output, Tensor input, Tensor logit, " MMPOOL_WINDOW ") -> (Tensor, Tensor)", tags);
+  // the same with the logit gate_scale * sigmoid(norm(response)): norm is an affine instance normalisation, or nothing without weight and bias; the
+  // second output is what backward needs of it
+  m.def("gated_lip_pool2d(Tensor input, Tensor response, Tensor? weight, Tensor? bias, float eps, float gate_scale, " MMPOOL_WINDOW ") -> (Tensor, Tensor)", tags);
+  m.def(
+      "gated_lip_pool2d_backward(Tensor grad_output, Tensor input, Tensor response, Tensor coefficients, float gate_scale, " MMPOOL_WINDOW
+      ") -> (Tensor, Tensor, Tensor, Tensor)",
+      tags);
+  // max(0, norm(input))
+  m.def("instance_norm_relu(Tensor input, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)", tags);
+  m.def("instance_norm_relu_backward(Tensor grad_output, Tensor input, Tensor coefficients) -> (Tensor, Tensor, Tensor)", tags);
   // sum(importance * input) / sum(importance); importance lies on the pixels
   m.def("lan_pool2d(Tensor input, Tensor importance, " MMPOOL_WINDOW ") -> Tensor", tags);
   m.def("lan_pool2d_backward(Tensor grad_output, Tensor input, Tensor importance, " MMPOOL_WINDOW ") -> (Tensor, Tensor)", tags);

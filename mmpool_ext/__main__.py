@@ -1,7 +1,17 @@
-"""``python -m mmpool_ext``: what is installed and where names resolve, to paste into a bug report."""
+"""Report what is installed, or run a tool of this package from any folder.
 
+python -m mmpool_ext                                # versions, compiled ops, where names resolve: paste it into a bug report
+python -m mmpool_ext --help                         # list the tools
+python -m mmpool_ext fit_dupsampling CONFIG ...     # what `python tools/analysis_tools/fit_dupsampling.py CONFIG ...` does in a clone
+torchrun --nproc-per-node 4 -m mmpool_ext upstream mmseg train CONFIG --launcher pytorch
+"""
+
+import ast
 import importlib
 import platform
+import runpy
+import sys
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,13 +48,47 @@ def registered_names():
 
 def compiled_ops():
     """Devices that each compiled op is built for."""
-    from mmpool_ext.ops._extension import KERNELS
+    import torch
 
-    by_device = {device: sorted(op for op, built_for in KERNELS if built_for == device) for _, device in sorted(KERNELS)}
-    return '; '.join(f'{device}: {", ".join(ops)}' for device, ops in by_device.items()) or 'not built (the plain-PyTorch forms are used)'
+    from mmpool_ext.ops import _extension
+
+    if _extension.BROKEN:
+        return f'BROKEN: {_extension.BROKEN}'
+    if not _extension.WANTED:
+        return 'switched off by MMPOOL_EXT_WITH_OPS (the plain-PyTorch forms are used)'
+    kernels = _extension.KERNELS
+    by_device = {device: sorted(op for op, built_for in kernels if built_for == device) for _, device in sorted(kernels)}
+    said = '; '.join(f'{device}: {", ".join(ops)}' for device, ops in by_device.items()) or 'not built (the plain-PyTorch forms are used)'
+    if torch.cuda.is_available() and 'cuda' not in by_device:
+        said += f'; cuda: not built, so GPUs run the plain-PyTorch forms: install the CUDA toolkit (nvcc), then {_extension.BUILD}'
+    return said
 
 
-def main():
+def tools():
+    """Paths of the tools by name."""
+    return {path.stem: path for path in sorted((MIM / 'tools').rglob('*.py')) if '__main__' in path.read_text()}
+
+
+def list_tools():
+    """Print the manual and each tool's first line."""
+    print(f'{__doc__}\nTools; each has a --help of its own:')
+    for name, path in tools().items():
+        print(f'  {name:24}{ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]}')
+
+
+def run_tool(name, arguments):
+    """Run a tool as if it had been called by its path."""
+    known = tools()
+    if name not in known:
+        close = get_close_matches(name, known, n=3)
+        hint = f'; close to it: {", ".join(close)}' if close else ''
+        sys.exit(f'mmpool_ext: tool must be one that `python -m mmpool_ext --help` lists, but got {name!r}{hint}')
+    sys.argv = [str(known[name]), *arguments]
+    sys.path.insert(0, str(known[name].parent))
+    runpy.run_path(sys.argv[0], run_name='__main__')
+
+
+def report():
     """Print the report."""
     print(f'mmpool_ext {mmpool_ext.__version__} at {Path(mmpool_ext.__file__).parent}')
     print(f'Python {platform.python_version()} on {platform.platform()}')
@@ -56,6 +100,16 @@ def main():
     print('names:')
     for line in registered_names() if find_spec('mmengine') else ('none: mmengine is not installed',):
         print(f'  {line}')
+
+
+def main():
+    """Parse the command line."""
+    if len(sys.argv) == 1:
+        report()
+    elif sys.argv[1] in ('-h', '--help'):
+        list_tools()
+    else:
+        run_tool(sys.argv[1], sys.argv[2:])
 
 
 if __name__ == '__main__':

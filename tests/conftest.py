@@ -1,10 +1,12 @@
-"""Hypothesis without a deadline (timing on a shared machine says nothing); and configs that resolve on both stacks, in a tenth of the time."""
+"""Hypothesis without a deadline (timing on a shared machine says nothing); configs that resolve on both stacks, in a tenth of the time; and no
+default scope that a test leaves to the next one."""
 
 import functools
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 
 import hypothesis
+import pytest
 
 hypothesis.settings.register_profile('shared-machine', deadline=None)
 hypothesis.settings.load_profile('shared-machine')
@@ -16,5 +18,19 @@ if find_spec('mmengine'):  # the tests of the ops need torch alone
     utils.load = functools.cache(utils.load)
     config.is_installed = functools.cache(config.is_installed)
     for codebase in filter(find_spec, ('mmdet', 'mmseg', 'mmpretrain')):
-        # The forks' mmengine looks for distributions of the upstream names, such as mmsegmentation: README.md, "Upstream traps".
+        # The forks' mmengine looks for distributions of the upstream names, such as mmsegmentation: README.md, "When something goes wrong".
         utils.MODULE2PACKAGE[codebase] = packages_distributions()[codebase][0]
+
+
+@pytest.fixture(autouse=True)
+def default_scope_of_each_test():
+    """Names resolve in the default scope, so a test that sets one must not decide what the next test builds."""
+    if not find_spec('mmengine'):
+        yield
+        return
+    from mmengine.registry import DefaultScope
+
+    before = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)

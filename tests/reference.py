@@ -217,13 +217,11 @@ def gated_pool2d(input, mask, *window):
     return _pool_by(rule, input, *window)
 
 
-def detail_preserving_pool2d(input, alpha, exponent, smooth, symmetric, *window):
-    """Saeedan et al.: ``alpha`` and ``exponent`` one a channel; ``smooth[channel][place]`` None for the mean."""
+def detail_preserving_pool2d(input, alpha, exponent, symmetric, *window):
+    """Saeedan et al., lite: ``alpha`` and ``exponent`` one a channel."""
 
     def rule(x, places, channel):
-        weights = [1.0] * len(x) if smooth is None else [smooth[channel][place] for place in places]
-        area = len(x) if smooth is None else math.prod(window[0])
-        base = sum(w * v for w, v in zip(weights, x, strict=True)) / len(x) * (1 if smooth is None else area)
+        base = sum(x) / len(x)
         reward = []
         for value in x:
             difference = value - base if symmetric else max(0.0, value - base)

@@ -43,6 +43,14 @@ def test_is_a_short_delta(path):
     assert cfg.model.type
 
 
+@pytest.mark.parametrize('path', [path for path in CONFIGS if '_base_' not in path.parts and path not in CLASSIFIERS], ids=name)
+def test_inference_functions_read_the_pipeline_of_the_test(path):
+    """mmseg's inference_model reads the name test_pipeline, everything else the data set's own pipeline."""
+    cfg = load(path).to_dict()
+    inherited = [{key: value for key, value in step.items() if key != '_scope_'} for step in cfg['test_pipeline']]
+    assert inherited == [{key: value for key, value in step.items() if key != '_scope_'} for step in cfg['test_dataloader']['dataset']['pipeline']]
+
+
 @pytest.mark.parametrize('path', DETECTORS, ids=name)
 def test_detector_trains_a_step(path):
     pytest.importorskip('mmdet')
@@ -200,11 +208,7 @@ def test_dupsampling_trains_a_step(path):
     torch.manual_seed(0)
     cfg = load(path)
     init_default_scope('mmseg')
-    cfg.model.backbone.update(init_cfg=None)
-    if cfg.model.backbone.pop('pretrained', None):
-        cfg.model.backbone.update(pretrained=False)
-    if str(cfg.model.backbone.get('backbone')).startswith('timm.'):
-        del cfg.model.backbone.init_cfg
+    cfg.model.backbone.pop('pretrained', None)  # no download
     cfg.model.data_preprocessor.update(size=(65, 65))
     head = cfg.model.decode_head
     if head.type == 'DUpsamplingHead':

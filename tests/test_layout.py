@@ -1,6 +1,8 @@
 """The imports run one way: ops <- layers <- backbones | decode_heads; a codebase is imported only by what is registered as needing it."""
 
 import ast
+import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -49,3 +51,26 @@ def test_imports_run_one_way(sub_package):
 def test_only_one_file_imports_the_extension():
     importers = [path.name for path in ROOT.rglob('*.py') if 'mmpool_ext._C' in path.read_text()]
     assert importers == ['_extension.py']
+
+
+def test_papers_are_named_not_numbered():
+    """ "000 Table 2" tells a reader nothing."""
+    numbered = re.compile(r'(?<![\d.,_"\'])00[0-3] (?=[A-Z]|\d\.\d)')
+    files = [path for folder in ('configs', 'mmpool_ext', 'tests', 'tools', 'csrc') for path in (ROOT.parent / folder).rglob('*.*')]
+    texts = [path for path in files if path.suffix in {'.py', '.md', '.yml', '.h', '.cpp', '.cu'} and path != Path(__file__)]
+    assert len(texts) > 300
+    assert [str(path) for path in texts if numbered.search(path.read_text())] == []
+
+
+def test_dilation_and_ceil_mode_are_keywords():
+    """The sixth positional argument was the one in LIP and the other in P-pooling: a config or a call with either must name it."""
+    import mmpool_ext.layers
+    import mmpool_ext.ops
+
+    found = [getattr(mmpool_ext.ops, name) for name in mmpool_ext.ops.__all__ if name.endswith('pool2d')]
+    found += [getattr(mmpool_ext.layers, name) for name in mmpool_ext.layers.__all__ if name.endswith('Pool2d')]
+    assert len(found) > 12
+    for callable_ in found:
+        parameters = inspect.signature(callable_).parameters
+        for name in {'dilation', 'ceil_mode', 'backend'} & parameters.keys():
+            assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY, (callable_, name)

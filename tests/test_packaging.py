@@ -72,8 +72,10 @@ def test_wheel_holds_configs_and_tools(wheel):
     configs = {f'mmpool_ext/.mim/{path.relative_to(ROOT)}' for path in (ROOT / 'configs').rglob('*.*') if '__pycache__' not in path.parts}
     assert len(configs) > 150
     assert configs - names == set()
-    assert {'mmpool_ext/.mim/tools/upstream.py', 'mmpool_ext/.mim/tools/get_flops.py', 'mmpool_ext/.mim/model-index.yml'} <= names
-    assert not [name for name in names if 'demo' in name or 'build_cuda' in name or '__pycache__' in name]
+    assert {'mmpool_ext/.mim/tools/upstream.py', 'mmpool_ext/.mim/tools/analysis_tools/get_flops.py', 'mmpool_ext/.mim/model-index.yml'} <= names
+    assert 'mmpool_ext/py.typed' in names
+    assert 'mmpool_ext/.mim/tools/demo/make_shapes.py' in names  # configs/shapes/ needs its data
+    assert not [name for name in names if '/demo' in name.replace('/demo/', '/') or 'build_cuda' in name or '__pycache__' in name]
 
 
 def test_index_lists_every_metafile_and_they_list_configs():
@@ -97,6 +99,7 @@ def test_configs_are_found_by_the_packages_name(installed, tmp_path):
         assert f'{installed / "mmpool_ext" / ".mim" / shipped}\n' in report
         assert not (installed / 'mmpool_ext' / '.mim' / shipped).is_symlink()
     assert 'compiled ops not built' in report
+    assert 'usage: get_flops.py' in run(tmp_path, installed, '-m', 'mmpool_ext', 'get_flops', '--help')
 
 
 def test_configs_are_found_in_an_editable_install(tmp_path):

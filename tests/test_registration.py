@@ -1,6 +1,9 @@
+import os
+import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -85,9 +88,87 @@ def test_broken_mmseg_does_not_stop_a_detector():
 
 
 def test_report_names_versions_configs_and_names():
-    printed = run("import runpy; runpy.run_module('mmpool_ext', run_name='__main__')")
+    printed = run("import runpy, sys; sys.argv = ['']; runpy.run_module('mmpool_ext', run_name='__main__')")
     assert 'MODELS.LIPResNet -> mmpool_ext.backbones.lip_resnet.LIPResNet' in printed
     assert 'compiled ops' in printed
     assert '/configs' in printed
     for package in ('torch ', 'mmengine ', 'mmdet ', 'timm '):
         assert package in printed
+
+
+def test_report_says_what_is_broken_or_switched_off():
+    code = """
+        import runpy, sys
+        from mmpool_ext.ops import _extension
+        sys.argv = ['']
+        _extension.BROKEN, _extension.WANTED = {values}
+        runpy.run_module('mmpool_ext', run_name='__main__')
+    """
+    assert 'compiled ops BROKEN: the reason\n' in run(code.format(values="'the reason', True"))
+    assert 'compiled ops switched off by MMPOOL_EXT_WITH_OPS (' in run(code.format(values="'', False"))
+
+
+def test_report_is_printed_with_a_binary_of_another_torch(tmp_path):
+    """The whole way: a file that says it was built for torch 1.0 lies where _C would."""
+    from importlib.machinery import EXTENSION_SUFFIXES
+
+    package = tmp_path / 'mmpool_ext'
+    shutil.copytree(Path(mmpool_ext.__file__).parent, package, ignore=shutil.ignore_patterns('.mim', '_C*', '__pycache__'))
+    (package / f'_C{EXTENSION_SUFFIXES[0]}').write_bytes(b'mmpool_ext was built for torch 1.0.0\0')
+    environment = dict(os.environ, PYTHONPATH=str(tmp_path))
+    done = subprocess.run([sys.executable, '-m', 'mmpool_ext'], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert f'at {package}\n' in done.stdout
+    assert 'compiled ops BROKEN: mmpool_ext: the compiled ops must be built for the torch that runs, but ' in done.stdout
+    assert 'MODELS.LIPResNet' in done.stdout
+
+
+def test_report_names_a_gpu_without_cuda_kernels(monkeypatch):
+    import torch
+
+    from mmpool_ext import __main__ as report
+    from mmpool_ext.ops import _extension
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(_extension, 'KERNELS', {('lip_pool2d', 'cpu')})
+    assert 'cuda: not built, so GPUs run the plain-PyTorch forms: install the CUDA toolkit' in report.compiled_ops()
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert report.compiled_ops() == 'cpu: lip_pool2d'
+
+
+@pytest.mark.parametrize('missing', ['mmseg', 'timm'])
+def test_names_of_a_missing_package_are_absent(missing):
+    """No exception but AttributeError from hasattr, dir, import * and pydoc; the reason is a warning."""
+    code = BLOCK.format(blocked={missing}, error="ModuleNotFoundError(f'No module named {name!r}')")
+    names = [name for name, (_, _, codebase) in mmpool_ext.lazy.LAZY.items() if codebase == missing]
+    assert names
+    code += textwrap.dedent(f"""
+        import importlib.util, warnings
+        find = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *args: None if name == {missing!r} else find(name, *args)
+        import mmpool_ext
+        from mmpool_ext import *
+        import pydoc
+        assert 'LIPResNet' in pydoc.render_doc(mmpool_ext)
+        assert LIPResNet is mmpool_ext.LIPResNet
+        print(sorted(set({names!r}) & set(dir(mmpool_ext))))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            print(hasattr(mmpool_ext, {names[0]!r}))
+        print(str(caught[0].message))
+    """)
+    printed = run(code)
+    assert printed.splitlines()[:2] == ['[]', 'False']
+    assert f'{names[0]}: {missing} must be importable, but importing it raised ModuleNotFoundError' in printed
+
+
+def test_tools_run_by_name_from_any_folder(tmp_path):
+    def call(*arguments):
+        return subprocess.run([sys.executable, '-m', 'mmpool_ext', *arguments], cwd=tmp_path, capture_output=True, text=True)
+
+    listed = call('--help').stdout
+    for name in ('fit_dupsampling', 'visualize_lip', 'convert_lip_checkpoint', 'check_config', 'upstream'):
+        assert f'  {name} ' in listed
+    assert 'usage: make_shapes.py' in call('make_shapes', '--help').stdout
+    unknown = call('fit_dupsample')
+    assert unknown.returncode == 1
+    assert "tool must be one that `python -m mmpool_ext --help` lists, but got 'fit_dupsample'; close to it: fit_dupsampling" in unknown.stderr

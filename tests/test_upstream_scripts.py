@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,11 +18,14 @@ model = dict(backbone=dict(type='LIPResNet'))
 """
 # A test-only stand-in for NCCL: mmengine's own launcher asks for a GPU. UnusedLIPResNet has a parameter that the loss does not see.
 TWO_PROCESSES = """
+import atexit
+
 import torch
 from mmengine.registry import MODELS
 from mmpool_ext import LIPResNet
 
 torch.distributed.init_process_group('gloo')
+atexit.register(torch.distributed.destroy_process_group)  # or its threads may outlive the interpreter, which aborts
 
 
 @MODELS.register_module()
@@ -157,3 +161,35 @@ def test_classifier_trains_a_step_and_evaluates(folder):
     status, said = train(folder, [upstream.__file__, 'mmpretrain', 'train'], 'resnet.py', options)
     assert status == 0, said
     assert 'accuracy/top1' in said
+
+
+@pytest.mark.parametrize(
+    ('codebase', 'script', 'config', 'options'),
+    [
+        ('mmseg', 'misc/print_config', 'dupsampling_r18-os16_1xb8-400i_shapes-160x160', []),
+        ('mmdet', 'misc/print_config', 'faster-rcnn_lip-r14_fpn_1xb8-400i_shapes-160x160', []),
+        ('mmdet', 'analysis_tools/browse_dataset', 'faster-rcnn_lip-r14_fpn_1xb8-400i_shapes-160x160', ['--not-show', '--output-dir', 'browsed']),
+        ('mmseg', 'analysis_tools/benchmark', 'fcn_ppool-unet_1xb4-1000i_shapes-160x160', ['no.pth']),
+    ],
+    ids=lambda value: value.replace('/', '-') if isinstance(value, str) else '',
+)
+def test_upstreams_other_scripts_take_the_shapes_configs(tmp_path, codebase, script, config, options):
+    pytest.importorskip(codebase)
+    make_shapes.make_shapes(tmp_path / 'data' / 'shapes', num_train=2, num_val=6, size=64)
+    command = [
+        sys.executable,
+        upstream.__file__,
+        codebase,
+        script,
+        Path(upstream.__file__).parents[1] / 'configs' / 'shapes' / f'{config}.py',
+        *options,
+    ]
+    environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join(sys.path))
+    run = subprocess.run(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout
+    if 'print_config' in script:
+        assert 'mmpool_ext' in run.stdout
+    elif 'browse' in script:
+        assert {path.name for path in (tmp_path / 'browsed').rglob('*.jpg')} == {'train_00000.jpg', 'train_00001.jpg'}
+    else:
+        assert 'Average fps' in run.stdout

@@ -3,7 +3,7 @@
     python tools/upstream.py mmdet train CONFIG --work-dir work_dirs/x
     python tools/upstream.py mmseg test CONFIG CHECKPOINT --help
 
-What follows the script's name goes to it untouched; ``torchrun`` works too. Two traps are out of the way: torch >= 2.6 refuses the checkpoints that
+All arguments after the script's name are passed to it; ``torchrun`` works too. Two problems are avoided: torch >= 2.6 refuses the checkpoints that
 mmengine <= 0.10.7 writes (TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set), and the onedl forks do not find ``_base_ = 'mmseg::...'`` (mmengine is told
 which distribution the codebase came in). ``_base_ = 'mmpool_ext::...'`` is found, too.
 """
@@ -34,7 +34,7 @@ def script_path(codebase: str, script: str) -> Path:
 
 
 def main():
-    """Parse the command line and become the script."""
+    """Parse the command line and run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('codebase', choices=['mmdet', 'mmseg', 'mmpretrain'])
     parser.add_argument('script', help="path in the codebase's tools/, without .py: train, test, misc/print_config, ...")

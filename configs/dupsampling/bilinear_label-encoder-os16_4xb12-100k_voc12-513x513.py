@@ -18,3 +18,4 @@ model = dict(
 optim_wrapper = dict(optimizer=dict(lr=0.07))
 param_scheduler = [dict(type='PolyLR', eta_min=0, power=0.9, begin=0, end=100000, by_epoch=False)]
 train_cfg = dict(max_iters=100000, val_interval=10000)
+default_hooks = dict(checkpoint=dict(interval=10000))

@@ -1,4 +1,4 @@
 _base_ = './resnet50_8xb32_in1k.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
-# 002 Table 1, DPP in its authors' structure
+# Table 1, DPP in its authors' structure
 model = dict(backbone=dict(type='LIPResNet', pool=dict(type='DetailPreservingPool2d'), stem_lip=False, pool_block_output=True))

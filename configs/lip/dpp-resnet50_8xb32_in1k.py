@@ -1,4 +1,4 @@
 _base_ = './resnet50_8xb32_in1k.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
-# 002 Table 1, DPP in the structure of Fig. 4c
+# Table 1, DPP in the structure of Fig. 4c
 model = dict(backbone=dict(type='LIPResNet', pool=dict(type='DetailPreservingPool2d')))

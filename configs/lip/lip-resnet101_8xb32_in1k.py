@@ -1,4 +1,4 @@
 _base_ = './resnet101_8xb32_in1k.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
-# 002 Table 4
+# Table 4
 model = dict(backbone=dict(type='LIPResNet'))

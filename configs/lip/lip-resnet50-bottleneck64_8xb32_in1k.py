@@ -1,4 +1,4 @@
 _base_ = './lip-resnet50_8xb32_in1k.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
-# 002 Table 1, Bottleneck-64
+# Table 1, Bottleneck-64
 model = dict(backbone=dict(logit=dict(type='BottleneckLogit', mid_channels=64)))

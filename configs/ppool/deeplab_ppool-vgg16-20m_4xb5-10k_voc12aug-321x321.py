@@ -7,7 +7,7 @@ _base_ = [
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
 model = dict(
     data_preprocessor=dict(size=(321, 321)),
-    # 000 Sec. 4.2: 1,024 channels and dilated 3x3 kernels; 6 at stride 16 is Deeplab's 12 at stride 8
+    # Sec. 4.2: 1,024 channels and dilated 3x3 kernels; 6 at stride 16 is Deeplab's 12 at stride 8
     backbone=dict(fc_channels=1024, fc6_kernel_size=3, fc6_dilation=6),
     decode_head=dict(in_channels=1024, channels=1024, num_classes=21),
 )

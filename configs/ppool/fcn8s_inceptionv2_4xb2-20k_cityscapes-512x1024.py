@@ -1,3 +1,3 @@
 _base_ = './fcn8s_ppool-inceptionv2_4xb2-20k_cityscapes-512x1024.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
-model = dict(backbone=dict(pool=None))  # 000 Tables 2, 3 and 5 (Cityscapes: 001 Fig. 2), without P-pooling
+model = dict(backbone=dict(pool=None))  # Tables 2, 3 and 5 (Cityscapes: supplement, Fig. 2), without P-pooling

@@ -1,3 +1,3 @@
 _base_ = './fcn_ppool-vgg16_4xb2-20k_cityscapes-512x1024.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
-model = dict(backbone=dict(pool=dict(_delete_=True, type='ConvPool2d', kernel_size=3, padding=1)))  # 000 Table 1, "All-C": new 3x3 convolutions
+model = dict(backbone=dict(pool=dict(_delete_=True, type='ConvPool2d', kernel_size=3, padding=1)))  # Table 1, "All-C": new 3x3 convolutions

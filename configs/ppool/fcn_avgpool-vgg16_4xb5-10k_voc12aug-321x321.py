@@ -1,3 +1,3 @@
 _base_ = './fcn_ppool-vgg16_4xb5-10k_voc12aug-321x321.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
-model = dict(backbone=dict(pool=dict(_delete_=True, type='AveragePool2d')))  # 000 Table 1, "Average"
+model = dict(backbone=dict(pool=dict(_delete_=True, type='AveragePool2d')))  # Table 1, "Average"

@@ -1,3 +1,3 @@
 _base_ = './fcn_ppool-r50_4xb4-40k_ade20k-512x512.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
-model = dict(backbone=dict(pool=dict(_delete_=True, type='GatedPool2d')))  # 000 Table 1, "Gated": one mask a layer
+model = dict(backbone=dict(pool=dict(_delete_=True, type='GatedPool2d')))  # Table 1, "Gated": one mask a layer

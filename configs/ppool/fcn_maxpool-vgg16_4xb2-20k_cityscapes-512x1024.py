@@ -1,3 +1,3 @@
 _base_ = './fcn_ppool-vgg16_4xb2-20k_cityscapes-512x1024.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
-model = dict(backbone=dict(pool=dict(_delete_=True, type='MaximumPool2d')))  # 000 Table 1, "Max"
+model = dict(backbone=dict(pool=dict(_delete_=True, type='MaximumPool2d')))  # Table 1, "Max"

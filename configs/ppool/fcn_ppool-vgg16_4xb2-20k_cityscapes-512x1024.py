@@ -1,6 +1,6 @@
 _base_ = [
     './_base_/fcn_vgg16.py',
-    'mmseg::_base_/datasets/cityscapes.py',
+    './_base_/cityscapes_512x1024.py',
     'mmseg::_base_/default_runtime.py',
     './_base_/schedule_20k.py',
 ]

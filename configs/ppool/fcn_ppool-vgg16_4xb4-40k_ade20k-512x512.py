@@ -1,6 +1,6 @@
 _base_ = [
     './_base_/fcn_vgg16.py',
-    'mmseg::_base_/datasets/ade20k.py',
+    './_base_/ade20k_512x512.py',
     'mmseg::_base_/default_runtime.py',
     './_base_/schedule_40k.py',
 ]

@@ -1,3 +1,3 @@
 _base_ = './fcn_ppool-r50_4xb2-20k_cityscapes-512x1024.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
-model = dict(backbone=dict(pool=None))  # 000 Table 1, "Strided-C" and "All-C": the network without surgery
+model = dict(backbone=dict(pool=None))  # Table 1, "Strided-C" and "All-C": the network without surgery

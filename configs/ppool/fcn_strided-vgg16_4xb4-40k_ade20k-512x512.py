@@ -1,3 +1,3 @@
 _base_ = './fcn_ppool-vgg16_4xb4-40k_ade20k-512x512.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
-model = dict(backbone=dict(pool=None))  # 000 Table 1, "Strided-C": the last convolution before each pool takes its stride
+model = dict(backbone=dict(pool=None))  # Table 1, "Strided-C": the last convolution before each pool takes its stride

@@ -10,7 +10,7 @@ model = dict(
     ),
     decode_head=dict(in_channels=[32, 64, 128, 256]),
 )
-# lists by tools/split_ade20k.py: four fifths of the training images to train, the rest to evaluate
+# lists by tools/dataset_converters/split_ade20k.py: four fifths of the training images to train, the rest to evaluate
 held_out = dict(ann_file='train_4k.txt', data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'))
 train_dataloader = dict(dataset=dict(ann_file='train_16k.txt'))
 val_dataloader = dict(dataset=held_out)

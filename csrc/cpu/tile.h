@@ -1,13 +1,13 @@
 // What the fast methods share. A tile is some planes that are pooled together: neighbours in NCHW, a block of channels of one image in
 // channels_last. Its rows are worked on in the order of memory, in bands that stay in the cache, all in float32; a window that the method is
-// not sure of is done again by the definition in common/pool.h. Nothing here depends on ATen.
+// not sure of is done again by the definition in common/definition.h. Nothing here depends on ATen.
 #pragma once
 
 #include <algorithm>
 #include <utility>
 #include <vector>
 
-#include "../common/pool.h"
+#include "../common/definition.h"
 #include "vector.h"
 
 namespace mmpool_ext {
@@ -15,9 +15,9 @@ namespace mmpool_ext {
 template <typename scalar_t>
 struct Tile {
   scalar_t* data;
-  int64_t row, column, unit;  // strides; unit: from plane to plane
+  int64_t row, column, plane_step;  // strides
 
-  Plane<scalar_t, int64_t> plane(int64_t index) const { return {data + index * unit, row, column}; }
+  Plane<scalar_t, int64_t> plane(int64_t index) const { return {data + index * plane_step, row, column}; }
 };
 
 constexpr int64_t kBand = 4096;  // pixels that are worked on at once
@@ -27,26 +27,26 @@ struct Runs {
   int64_t count, length, step;
 };
 
-// A tile's geometry. A line is a row of one plane in NCHW, of all planes in channels_last; a pixel or window is `unit` floats of it.
+// A tile's geometry. A line is a row of one plane in NCHW, of all planes in channels_last; a pixel or window is `interleaved` floats of it.
 struct Lines {
   Window<int64_t> window;
   bool channels_last;
-  int64_t planes, unit;  // of the tile's planes, how many follow each other and how many lie within a line
+  int64_t planes, interleaved;  // of the tile's planes, how many follow each other and how many lie within a line
 
   Lines(const Window<int64_t>& window, bool channels_last, int64_t units)
-      : window(window), channels_last(channels_last), planes(channels_last ? 1 : units), unit(channels_last ? units : 1) {}
+      : window(window), channels_last(channels_last), planes(channels_last ? 1 : units), interleaved(channels_last ? units : 1) {}
 
-  int64_t pixels() const { return window.x.input * unit; }  // floats in a line
+  int64_t pixels() const { return window.x.input * interleaved; }  // floats in a line
 
   template <typename scalar_t>
   static scalar_t* start(const Tile<scalar_t>& tile, int64_t plane, int64_t row) {
-    return tile.data + plane * tile.unit + row * tile.row;
+    return tile.data + plane * tile.plane_step + row * tile.row;
   }
 
   template <typename scalar_t>
   Runs runs(const Tile<scalar_t>& tile, int64_t rows, int64_t width) const {
-    if (channels_last && tile.column != unit) return {rows * width, unit, tile.column};
-    return {1, rows * width * unit, 0};
+    if (channels_last && tile.column != interleaved) return {rows * width, interleaved, tile.column};
+    return {1, rows * width * interleaved, 0};
   }
 
   // Input rows in a band, so that the bands are alike.
@@ -121,7 +121,7 @@ void load_windows(const Lines& lines, const Tile<const scalar_t>& tile, int64_t 
 template <typename scalar_t, typename float_t>
 float_t* place_of(const Lines& lines, const Tile<scalar_t>& tile, int64_t begin, int64_t end, float_t* buffer, int64_t pitch) {
   if constexpr (std::is_same_v<std::remove_const_t<scalar_t>, float>) {
-    if (lines.runs(tile, 1, lines.window.x.output).count == 1 && tile.row == pitch && (lines.planes == 1 || tile.unit == (end - begin) * pitch)) {
+    if (lines.runs(tile, 1, lines.window.x.output).count == 1 && tile.row == pitch && (lines.planes == 1 || tile.plane_step == (end - begin) * pitch)) {
       return Lines::start(tile, 0, begin);
     }
   }
@@ -143,35 +143,37 @@ void store_windows(const Lines& lines, const float* buffer, int64_t pitch, const
   });
 }
 
-// Call f(oy, ox, unit) for every window of a band whose total is no good.
+// Call f(oy, ox, plane) for every window of a band whose total is no good.
 template <typename F>
 void for_each_bad(const Lines& lines, const float* totals, int64_t pitch, int64_t begin, int64_t end, const F& f) {
   for (int64_t plane = 0; plane < lines.planes; ++plane) {
     for (int64_t oy = begin; oy < end; ++oy, totals += pitch) {
-      for (int64_t i = 0; i < lines.window.x.output * lines.unit; ++i) {
-        if (!(totals[i] > kTiny)) f(oy, i / lines.unit, plane + i % lines.unit);
+      for (int64_t i = 0; i < lines.window.x.output * lines.interleaved; ++i) {
+        if (!(totals[i] > kTiny)) f(oy, i / lines.interleaved, plane + i % lines.interleaved);
       }
     }
   }
 }
 
 // A window's output by the definition.
-template <typename Rule, typename scalar_t, typename weight_t>
+template <typename Rule, typename scalar_t, typename weight_t, class Gate = Identity>
 void redo_output(
     const Lines& lines, const Tile<const scalar_t>& input, const Tile<const weight_t>& weight, const Tile<scalar_t>& output, int64_t oy, int64_t ox,
-    int64_t unit) {
-  const Planes<scalar_t, weight_t, int64_t> planes{input.plane(unit), weight.plane(unit)};
-  output.plane(unit)(oy, ox) = static_cast<scalar_t>(measure<Rule, float>(lines.window, planes, oy, ox).output());
+    int64_t plane, const Gate& gate = {}) {
+  const Planes<scalar_t, weight_t, int64_t, Gate> planes{input.plane(plane), weight.plane(plane), gate};
+  output.plane(plane)(oy, ox) = static_cast<scalar_t>(measure<Rule, float>(lines.window, planes, oy, ox).output());
 }
 
 // Add a window's gradients by the definition to the input rows [begin, end); what is given per window belongs to those who have its first row.
-template <typename Rule, typename scalar_t, typename weight_t>
+// Behind a gate the weight's gradient is that of the logit.
+template <typename Rule, typename scalar_t, typename weight_t, typename grad_t, class Gate = Identity>
 void redo_gradients(
     const Lines& lines, const Tile<const scalar_t>& grad_output, const Tile<const scalar_t>& input, const Tile<const weight_t>& weight,
-    const Tile<scalar_t>& grad_input, const Tile<weight_t>& grad_weight, int64_t begin, int64_t end, int64_t oy, int64_t ox, int64_t unit) {
+    const Tile<scalar_t>& grad_input, const Tile<grad_t>& grad_weight, int64_t begin, int64_t end, int64_t oy, int64_t ox, int64_t plane,
+    const Gate& gate = {}) {
   const Window<int64_t>& window = lines.window;
-  const Planes<scalar_t, weight_t, int64_t> planes{input.plane(unit), weight.plane(unit)};
-  const auto grads = grad_output.plane(unit);
+  const Planes<scalar_t, weight_t, int64_t, Gate> planes{input.plane(plane), weight.plane(plane), gate};
+  const auto grads = grad_output.plane(plane);
   const Rule rule = measure<Rule, float>(window, planes, oy, ox);
   const float grad = static_cast<float>(grads(oy, ox));
   for (int64_t i = window.y.first_tap(oy); i < window.y.end_tap(oy); ++i) {
@@ -179,18 +181,18 @@ void redo_gradients(
       const int64_t y = window.y.pixel(oy, i), x = window.x.pixel(ox, j);
       if (y < begin || y >= end) continue;
       const float value = static_cast<float>(planes.input(y, x));
-      const float f = static_cast<float>(Rule::kWeightPerWindow ? planes.weight(oy, ox) : planes.weight(y, x));
-      scalar_t& to_input = grad_input.plane(unit)(y, x);
+      const float f = Rule::kWeightPerWindow ? planes.template weight_at<float>(oy, ox) : planes.template weight_at<float>(y, x);
+      scalar_t& to_input = grad_input.plane(plane)(y, x);
       to_input = static_cast<scalar_t>(static_cast<float>(to_input) + grad * rule.grad_input(value, f));
       if constexpr (!Rule::kWeightPerWindow) {
-        weight_t& to_weight = grad_weight.plane(unit)(y, x);
-        to_weight = static_cast<weight_t>(static_cast<float>(to_weight) + grad * rule.grad_weight(value, f));
+        grad_t& to_weight = grad_weight.plane(plane)(y, x);
+        to_weight = static_cast<grad_t>(static_cast<float>(to_weight) + grad * rule.grad_weight(value, f));
       }
     }
   }
   if constexpr (Rule::kWeightPerWindow) {
     if (std::max<int64_t>(window.y.start(oy), 0) >= begin) {
-      grad_weight.plane(unit)(oy, ox) = static_cast<weight_t>(gather_window<Rule, float>(window, planes, grads, rule, oy, ox));
+      grad_weight.plane(plane)(oy, ox) = static_cast<grad_t>(gather_window<Rule, float>(window, planes, grads, rule, oy, ox));
     }
   }
 }

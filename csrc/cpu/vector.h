@@ -61,6 +61,12 @@ inline float exp_shifted(float x, float round) {
   return scaled(1.0f + r * (1.0f + r * (0.49999994f + r * (0.166664302f + r * (0.041668009f + r * (0.00837423559f + r * 0.00138435594f))))), rounded);
 }
 
+// 1 / (1 + exp(-x)), to 2e-7; NaN for NaN.
+inline float sigmoid(float x) {
+  const float up = x > 80.0f ? 80.0f : x, bounded = up < -80.0f ? -80.0f : up;
+  return 1.0f / (1.0f + exp_shifted(-bounded, kRound)) + (bounded - bounded);
+}
+
 // 2 ** x for x < 127, to 2e-7; exactly 0 below -125.
 inline float exp2_bounded(float x) {
   const float rounded = x + kRound, f = x - (rounded - kRound);

@@ -1,9 +1,16 @@
-"""What a checkpoint gave a backbone: said in one line, and known to the backbone afterwards."""
+"""Report which tensors of a backbone a checkpoint filled."""
 
 import warnings
 from contextlib import contextmanager
 
 from mmengine.logging import print_log
+
+REPORTING: set[int] = set()  # modules whose init_weights runs in report_checkpoint
+
+
+def _is_note(name):
+    """Whether an entry of a state dict is no weight: batch normalisation's counter, or what LIPResNet notes for a resume."""
+    return name.endswith(('num_batches_tracked', 'fresh_tensors'))
 
 
 class CheckpointReport:
@@ -21,19 +28,30 @@ class CheckpointReport:
         self.unused = set()
         self.offered = []
 
+    @classmethod
+    def of(cls, module):
+        """A report that begins with the tensors of ``module``."""
+        return cls({name: value.shape for name, value in module.state_dict().items() if not _is_note(name)})
+
     def take(self, state_dict):
         """Note what ``state_dict`` fills."""
         self.loaded = True
-        offered = {name: tensor.shape for name, tensor in state_dict.items() if not name.endswith('num_batches_tracked')}
+        offered = {name: tensor.shape for name, tensor in state_dict.items() if not _is_note(name)}
         fits = {name for name, shape in offered.items() if self.shapes.get(name) == shape}
         self.fresh -= fits
         self.unused |= set(offered) - fits
         self.offered = list(offered)
 
+    def log(self, name):
+        """Say in one line what was filled in the module ``name``."""
+        taken = len(self.shapes) - len(self.fresh)
+        line = f'{taken} tensors taken over, {len(self.fresh)} not found and start fresh, {len(self.unused)} of the checkpoint unused'
+        print_log(f'{name}: {line}', logger='current')
+
 
 @contextmanager
 def report_checkpoint(module):
-    """Watch the checkpoints that are loaded into ``module`` while the context is open, then say in one log line what they gave.
+    """Record the checkpoints loaded into ``module`` while the context is open, then log in one line which tensors they filled.
 
     A warning names the frozen tensors that they did not fill.
 
@@ -47,24 +65,22 @@ def report_checkpoint(module):
         ValueError: If a checkpoint was loaded and not one tensor fits by name and shape.
     """
     name = type(module).__name__
-    report = CheckpointReport({key: value.shape for key, value in module.state_dict().items() if not key.endswith('num_batches_tracked')})
+    report = CheckpointReport.of(module)
     handle = module.register_load_state_dict_pre_hook(lambda _module, state_dict, prefix, *_: report.take(state_dict))
+    REPORTING.add(id(module))
     try:
         yield report
     finally:
         handle.remove()
+        REPORTING.discard(id(module))
     if not report.loaded:
         return
-    taken = len(report.shapes) - len(report.fresh)
-    if not taken:
+    if len(report.fresh) == len(report.shapes):
         raise ValueError(
             f'{name}: the checkpoint must share at least one tensor (name and shape) with the network, but got none; '
             f'the checkpoint begins with {report.offered[:3]}, the network with {list(report.shapes)[:3]}'
         )
-    print_log(
-        f'{name}: {taken} tensors taken over, {len(report.fresh)} not found and start fresh, {len(report.unused)} of the checkpoint unused',
-        logger='current',
-    )
+    report.log(name)
     frozen = sorted(name for name, parameter in module.named_parameters() if not parameter.requires_grad and name in report.fresh)
     if frozen:
         warnings.warn(
@@ -72,3 +88,16 @@ def report_checkpoint(module):
             'lower frozen_stages or load a checkpoint that has them',
             stacklevel=4,
         )
+
+
+def report_later_checkpoints(module):
+    """Log in one line which tensors of ``module`` a checkpoint filled, however it comes: by ``load_from``, a resume or ``load_state_dict``."""
+    module.register_load_state_dict_pre_hook(_report)
+
+
+def _report(module, state_dict, prefix, *_):
+    if id(module) in REPORTING:
+        return
+    report = CheckpointReport.of(module)
+    report.take({name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)})
+    report.log(f'{type(module).__name__}, loading a checkpoint')

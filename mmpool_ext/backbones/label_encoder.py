@@ -20,7 +20,7 @@ class LabelEncoder(BaseModule):
         strides: Stride of each convolution. The paper's are all 2, which is stride 32; for stride 16 the last one is 1 here.
         norm_cfg: Normalisation.
         act_cfg: Activation.
-        init_cfg: As in mmengine.
+        init_cfg: The paper's for all new layers: a normal distribution of variance 0.01.
 
     Raises:
         ValueError: If ``channels`` and ``strides`` differ in length.
@@ -33,7 +33,7 @@ class LabelEncoder(BaseModule):
         strides: Sequence[int] = (2, 2, 2, 2, 2),
         norm_cfg: dict = dict(type='BN'),
         act_cfg: dict = dict(type='ReLU'),
-        init_cfg: dict | None = None,
+        init_cfg: dict | None = dict(type='Normal', std=0.1, layer='Conv2d'),
     ):
         super().__init__(init_cfg)
         if len(channels) != len(strides):

@@ -6,8 +6,8 @@ import torchvision
 from torch import nn
 
 from ..layers import BottleneckTrunk, LIPPool2d
-from .lip_resnet import class_of
-from .staged import StagedBackbone, build_pool
+from .pool import build_pool, class_of, refuse_small
+from .staged import StagedBackbone, convert
 
 OLD_NAME = re.compile(r'(denselayer\d+\.(?:norm|conv))\.([12]\.)')
 
@@ -15,15 +15,19 @@ OLD_NAME = re.compile(r'(denselayer\d+\.(?:norm|conv))\.([12]\.)')
 class LIPDenseNet(StagedBackbone):
     """DenseNet-BC that downsamples by LIP: the stem's max pooling (3x3) and the transitions' average poolings (2x2), 4 LIPs.
 
-    The stem's logit is one 3x3 convolution; each transition has a bottleneck logit of its own, over what its 1x1 convolution gives. Keys are
+    The stem's logit is one 3x3 convolution; each transition has its own bottleneck logit, computed from the output of its 1x1 convolution. Keys are
     torchvision's, and torchvision's checkpoints load, those of before 2018 too. Every output has passed its norm and ReLU: the one at the
     head of the transition that follows or, for the last, ``norm5``.
 
     Args:
         depth: 121 as the paper, 161, 169 or 201.
         pool: Config of the poolings, or None for the plain DenseNet. A ``LIPPool2d`` without ``logit`` has the paper's logits.
-        out_indices: Outputs among 0 to 3: the dense blocks, of strides 4, 8, 16 and 32. What no output needs is left away.
+        out_indices: Outputs among 0 to 3: the dense blocks, of strides 4, 8, 16 and 32. Blocks after the last of them are removed.
         frozen_stages: See :class:`StagedBackbone`, as for ``norm_eval``, ``pretrained`` and ``init_cfg``. The first stage holds the stem.
+        in_channels: Channels of the image. Other than 3, the first convolution starts fresh beside a usual checkpoint.
+        conv_cfg: Config of the convolutions.
+        norm_cfg: Config of the normalisations, such as ``dict(type='SyncBN')``. None is torchvision's BatchNorm. The logits keep their
+            InstanceNorm.
         norm_eval: Whether batch normalisations keep their statistics.
         with_cp: Recompute the dense layers' concatenations in the backward pass instead of keeping them.
         pretrained: Checkpoint.
@@ -45,17 +49,22 @@ class LIPDenseNet(StagedBackbone):
         pool: dict | None = dict(type='LIPPool2d'),
         out_indices: tuple[int, ...] = (0, 1, 2, 3),
         frozen_stages: int = -1,
+        in_channels: int = 3,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict | None = None,
         norm_eval: bool = False,
         with_cp: bool = False,
         pretrained: str | None = None,
         init_cfg: dict | list | None = None,
+        **unknown,
     ):
-        super().__init__(out_indices, frozen_stages, norm_eval, pretrained, init_cfg)
+        super().__init__(out_indices, frozen_stages, norm_eval, False, pretrained, init_cfg, **unknown)
         depths = (121, 161, 169, 201)
         if depth not in depths:
             raise ValueError(f'LIPDenseNet: depth must be one of {depths}, but got {depth}')
         self.features = torchvision.models.get_model(f'densenet{depth}', weights=None, memory_efficient=with_cp).features
-        self.features.add_module('relu5', nn.ReLU(inplace=True))
+        convert(self.features, in_channels, conv_cfg, norm_cfg)
+        self.features.add_module('relu5', nn.ReLU())
         if pool is not None:
             self._replace_pools(pool)
         stages = [['conv0', 'norm0', 'relu0', 'pool0']]
@@ -71,9 +80,9 @@ class LIPDenseNet(StagedBackbone):
         features, logit = self.features, {}
         if class_of(pool) is LIPPool2d:
             logit = dict(logit=dict(type='BottleneckLogit'))
-        features.pool0 = build_pool(pool, features.conv0.out_channels, 3, 2, 1)
+        features.pool0 = build_pool(pool, features.conv0.out_channels, 3, 2, 1, owner='LIPDenseNet')
         for transition in (features.transition1, features.transition2, features.transition3):
-            transition.pool = build_pool(dict(logit, **pool), transition.conv.out_channels, 2, 2)
+            transition.pool = build_pool(dict(logit, **pool), transition.conv.out_channels, 2, 2, replaces='average', owner='LIPDenseNet')
         for module in features.modules():
             if isinstance(module, BottleneckTrunk):  # as torchvision and the authors' DenseNet, fan in
                 nn.init.kaiming_normal_(module.conv1.weight)
@@ -83,10 +92,9 @@ class LIPDenseNet(StagedBackbone):
         """Compute the outputs, a tuple with one map ``(N, C_i, H_i, W_i)`` for each of ``out_indices``.
 
         Raises:
-            ValueError: If the images ``(N, 3, H, W)`` are so small that a pooling would see a single position.
+            ValueError: If the images ``(N, in_channels, H, W)`` are so small that a pooling would see a single position.
         """
-        if min(input.shape[-2:]) < self.min_size:
-            raise ValueError(f'LIPDenseNet: image must be at least {self.min_size} pixels high and wide, but got {tuple(input.shape[-2:])}')
+        refuse_small('LIPDenseNet', input, self.min_size)
         return super().forward(input)
 
 

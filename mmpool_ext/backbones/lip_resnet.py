@@ -7,13 +7,10 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..layers import BottleneckLogit, BottleneckTrunk, LIPPool2d
-from .checkpoint import report_checkpoint
-
-
-def class_of(cfg):
-    """Class that a config's ``type`` names."""
-    return MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
+from ..layers import AveragePool2d, BottleneckLogit, BottleneckTrunk, LIPPool2d
+from .checkpoint import CheckpointReport, report_checkpoint, report_later_checkpoints
+from .pool import check_size, class_of, refuse_small
+from .staged import refuse_unknown
 
 
 class Bottleneck(BaseModule):
@@ -65,7 +62,9 @@ class Bottleneck(BaseModule):
         self.output_pool = None
         if pool_output:
             top = {} if logit is None else dict(logit=logit)
-            self.output_pool = MODELS.build(dict(pool, in_channels=outplanes, kernel_size=stride, stride=stride, ceil_mode=True, **top))
+            place = dict(in_channels=outplanes, kernel_size=stride, stride=stride, padding=0, ceil_mode=True)
+            self.output_pool = MODELS.build(dict(pool, **place, **top))
+            check_size(self.output_pool, pool, place, 'LIPResNet')
             pool, stride = None, 1
         conv1_stride, conv2_stride = (1, stride) if style == 'pytorch' else (stride, 1)
 
@@ -87,14 +86,14 @@ class Bottleneck(BaseModule):
         self.norm2_name = add_norm(planes, 2)
         self.conv3 = build_conv_layer(conv_cfg, planes, outplanes, 1, bias=False)
         self.norm3_name = add_norm(outplanes, 3)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = nn.ReLU()
 
         self.with_pool = pool is not None
         self.downsample = None
         if stride != 1 or inplanes != outplanes or self.with_pool:
             layers = []
             if avg_down and stride > 1 and not self.with_pool:
-                layers.append(nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False))
+                layers.append(AveragePool2d(inplanes, stride, stride, ceil_mode=True))
             conv_stride = 1 if avg_down or self.with_pool else stride
             layers.append(build_conv_layer(conv_cfg, inplanes, outplanes, 1, stride=conv_stride, bias=False))
             layers.append(build_norm_layer(norm_cfg, outplanes)[1])
@@ -113,7 +112,7 @@ class Bottleneck(BaseModule):
         window = dict(kernel_size=3, stride=stride, padding=dilation)
         if dilation > 1:
             window['dilation'] = dilation
-        top = {}
+        top, channels = {}, None
         self.logit_trunk = None
         if logit is not None:
             top = dict(logit=logit)
@@ -124,8 +123,10 @@ class Bottleneck(BaseModule):
                 top = dict(logit=dict(head, in_channels=channels))
             elif dilation > 1:
                 top = dict(logit=dict(logit, dilation=dilation))
-        self.pool2 = MODELS.build(dict(pool, in_channels=planes, **window, **top))
-        self.downsample_pool = MODELS.build(dict(pool, in_channels=inplanes, **window, **top))
+        for name, width in (('pool2', planes), ('downsample_pool', inplanes)):
+            place = dict(in_channels=width, **window)
+            self.add_module(name, MODELS.build(dict(pool, **place, **top)))
+            check_size(self.get_submodule(name), pool, place, 'LIPResNet', None if self.logit_trunk is None else channels)
 
     @property
     def norm1(self):
@@ -188,7 +189,7 @@ class LIPResNet(BaseModule):
 
     Args:
         depth: 50, 101 or 152 as the paper; 14 and 26 (one and two blocks a stage) for small work.
-        in_channels: Channels of the image.
+        in_channels: Channels of the image. Other than 3, the first convolution starts fresh beside a usual checkpoint.
         stem_channels: Channels of the stem. Default: ``base_channels``.
         base_channels: ``planes`` of the first stage.
         num_stages: Number of stages, 1 to 4.
@@ -212,14 +213,16 @@ class LIPResNet(BaseModule):
         stage_with_lip: Which stages' first blocks pool (paper Table 3). Default: all but the first.
         stem_lip: Whether the stem pools by ``pool``; else by max pooling.
         pool: Config of the pooling layer.
-        pool_block_output: Let the blocks of ``stage_with_lip`` run at stride 1 and pool what they put out, in 2x2 windows without overlap, as
+        pool_block_output: Run the blocks of ``stage_with_lip`` at stride 1 and pool their outputs in 2x2 windows without overlap, as
             the authors of detail-preserving pooling do.
         logit: Config of the logit module when ``pool`` is a ``LIPPool2d``. Default: ``dict(type='BottleneckLogit', mid_channels=128)``.
         stem_logit: The same for the stem. Default: ``SimplifiedLogit`` for the bottleneck form, else ``logit``.
         pretrained: Checkpoint file, the old spelling of ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
         init_cfg: Initialisation. A ``Pretrained`` config is loaded after the default initialisation of everything.
+        **unknown: Not allowed: arguments that a config inherits from another backbone.
 
     Raises:
+        TypeError: If there are unknown arguments.
         ValueError: For an unsupported depth, stage count, index or combination.
 
     Example:
@@ -270,7 +273,9 @@ class LIPResNet(BaseModule):
         stem_logit: dict | None = None,
         pretrained: str | None = None,
         init_cfg: dict | list[dict] | None = None,
+        **unknown,
     ):
+        refuse_unknown(type(self), unknown)
         if stage_with_lip is None:
             stage_with_lip = (False, True, True, True)[:num_stages]
         has_lip = stem_lip or any(stage_with_lip)
@@ -280,7 +285,10 @@ class LIPResNet(BaseModule):
             if not ok:
                 raise ValueError(f'LIPResNet: {rule}, but got {value}')
 
-        check(depth in self.stage_blocks, f'depth must be one of {tuple(self.stage_blocks)} (LIP is defined for bottleneck blocks)', depth)
+        rule = f'depth must be one of {tuple(self.stage_blocks)}: the paper defines LIP for bottleneck blocks'
+        if depth in (18, 34):
+            rule += f"; its poolings go into others by dict(type='Repooled', backbone='ResNet', depth={depth}, pool=dict(type='LIPPool2d'))"
+        check(depth in self.stage_blocks, rule, depth)
         check(1 <= num_stages <= 4, 'num_stages must be in 1..4', num_stages)
         for name, value in dict(strides=strides, dilations=dilations, stage_with_lip=stage_with_lip).items():
             check(len(value) == num_stages, f'{name} must have num_stages = {num_stages} entries', value)
@@ -306,7 +314,8 @@ class LIPResNet(BaseModule):
         super().__init__(init_cfg)
 
         self.frozen_stages, self.norm_eval, self.out_indices = frozen_stages, norm_eval, tuple(out_indices)
-        self.fresh = set()
+        self.fresh = None  # names of the tensors that no checkpoint has filled; None before any
+        report_later_checkpoints(self)
         if is_lip and logit is None:
             logit = dict(type='BottleneckLogit')
         logit = logit if is_lip else None
@@ -359,13 +368,13 @@ class LIPResNet(BaseModule):
             for cin, cout, stride in ((in_channels, half, 2), (half, half, 1), (half, stem_channels, 1)):
                 layers.append(build_conv_layer(conv_cfg, cin, cout, 3, stride=stride, padding=1, bias=False))
                 layers.append(build_norm_layer(norm_cfg, cout)[1])
-                layers.append(nn.ReLU(inplace=True))
+                layers.append(nn.ReLU())
             self.stem = Sequential(*layers)
         else:
             self.conv1 = build_conv_layer(conv_cfg, in_channels, stem_channels, 7, stride=2, padding=3, bias=False)
             self.norm1_name, norm1 = build_norm_layer(norm_cfg, stem_channels, postfix=1)
             self.add_module(self.norm1_name, norm1)
-            self.relu = nn.ReLU(inplace=True)
+            self.relu = nn.ReLU()
         if pool is None:
             self.stem_pool = nn.MaxPool2d(3, stride=2, padding=1)
             return
@@ -375,7 +384,9 @@ class LIPResNet(BaseModule):
                 stem_logit['type'] = 'SimplifiedLogit'
                 stem_logit.pop('mid_channels', None)
         top = {} if stem_logit is None else dict(logit=stem_logit)
-        self.stem_pool = MODELS.build(dict(pool, in_channels=stem_channels, kernel_size=3, stride=2, padding=1, **top))
+        place = dict(in_channels=stem_channels, kernel_size=3, stride=2, padding=1)
+        self.stem_pool = MODELS.build(dict(pool, **place, **top))
+        check_size(self.stem_pool, pool, place, 'LIPResNet')
 
     @staticmethod
     def _stage_plugins(plugins, stage, num_stages):
@@ -397,21 +408,33 @@ class LIPResNet(BaseModule):
         return getattr(self, self.norm1_name)
 
     def init_weights(self):
-        """Initialise; with a checkpoint, say in one line what it gave, see :func:`report_checkpoint`.
+        """Initialise; log in one line which tensors a checkpoint filled, see :func:`report_checkpoint`.
 
         Raises:
             ValueError: If the checkpoint has nothing in common with the network.
         """
-        with report_checkpoint(self) as report:
+        self.fresh = None
+        with report_checkpoint(self):
             super().init_weights()
-        self.fresh = report.fresh if report.loaded else set()
         self.train(self.training)
 
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        """Keep in a training's checkpoint which norms ``norm_eval`` leaves trained, so that a resume goes on with them."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.norm_eval and self.fresh:
+            destination[f'{prefix}fresh_tensors'] = torch.tensor(list('\n'.join(sorted(self.fresh)).encode()), dtype=torch.uint8)
+
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        """Strike from ``fresh`` what a later checkpoint fills."""
-        own = self.state_dict() if self.fresh else {}
-        self.fresh = {name for name in self.fresh if prefix + name not in state_dict or state_dict[prefix + name].shape != own[name].shape}
+        """Note which tensors start fresh: those that no checkpoint so far has filled, or those that a resumed training notes."""
+        noted = state_dict.pop(f'{prefix}fresh_tensors', None)
+        if noted is not None:
+            self.fresh = set(bytes(noted.tolist()).decode().split('\n'))
+        else:
+            report = CheckpointReport.of(self)
+            report.take({name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)})
+            self.fresh = report.fresh if self.fresh is None else self.fresh & report.fresh
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.train(self.training)
 
     def _freeze_stages(self):
         if self.frozen_stages < 0:
@@ -435,8 +458,7 @@ class LIPResNet(BaseModule):
         Raises:
             ValueError: If the image is smaller than the network's stride, or so small that a LIP would see a single position.
         """
-        if min(x.shape[-2:]) < self.min_size:
-            raise ValueError(f'LIPResNet: image must be at least {self.min_size} pixels high and wide, but got {tuple(x.shape[-2:])}')
+        refuse_small('LIPResNet', x, self.min_size)
         x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
         x = self.stem_pool(x)
         outs = []
@@ -452,7 +474,7 @@ class LIPResNet(BaseModule):
         self._freeze_stages()
         if mode and self.norm_eval:
             for name, module in self.named_modules():
-                if isinstance(module, _BatchNorm) and f'{_convolution_before(name)}.weight' not in self.fresh:
+                if isinstance(module, _BatchNorm) and f'{_convolution_before(name)}.weight' not in (self.fresh or ()):
                     module.eval()
         return self
 

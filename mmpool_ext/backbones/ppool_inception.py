@@ -2,10 +2,14 @@
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.registry import MODELS
 from torch import nn
 
-from .staged import StagedBackbone, build_pool
+from ..layers import MaximumPool2d
+from ..ops.tracing import traceable
+from .pool import build_pool
+from .staged import StagedBackbone
 
 # Ioffe & Szegedy, Fig. 5: 1x1, 3x3 reduce, 3x3, double 3x3 reduce, double 3x3, pool, projection after it (0: none, and stride 2)
 BLOCKS = {
@@ -38,14 +42,19 @@ class PPoolInceptionV2(StagedBackbone):
     whose stride is 1". So strided convolutions take stride 1 and are pooled after their ReLU, by 2x2 windows that cover odd edges. The public
     checkpoints in the ``bninception`` layout (``conv1_7x7_s2.weight``, ``inception_3a_1x1_bn.bias``; BGR images of 0 to 255 without their mean
     of 104, 117, 128) load under their own names. Unlike the Caffe original, which needs even maps, odd ones are repeated at their edge where
-    a block pools with stride 2, so any image fits.
+    a block pools with stride 2, so any image fits. P-pooling starts at the paper's 20 where there was max pooling, and at 0.01 in the place of
+    the seven average poolings and of the strides, unless its config has an ``initial_alpha``.
 
     Args:
         pool: Config of the pooling layers; None is the network without surgery.
         out_indices: Outputs among 0 to 4: conv1, conv2, and the ends of inception 3b, 4d and 5b, of 64, 192, 320, 608 and 1024 channels and
             strides 2, 4, 8, 16 and 32.
-        frozen_stages: See :class:`StagedBackbone`, as for ``norm_eval``, ``pretrained`` and ``init_cfg``.
+        frozen_stages: See :class:`StagedBackbone`, as for ``norm_eval``, ``with_cp``, ``pretrained`` and ``init_cfg``.
+        in_channels: Channels of the image. Other than 3, the first convolution starts fresh beside a usual checkpoint.
+        conv_cfg: Config of the convolutions.
+        norm_cfg: Config of the normalisations, such as ``dict(type='SyncBN')``.
         norm_eval: Whether batch normalisations keep their statistics.
+        with_cp: Whether stages are computed again in the backward pass.
         pretrained: Checkpoint.
         init_cfg: Initialisation config.
     """
@@ -55,13 +64,18 @@ class PPoolInceptionV2(StagedBackbone):
         pool: dict | None,
         out_indices: tuple[int, ...] = (2, 3, 4),
         frozen_stages: int = -1,
+        in_channels: int = 3,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict = dict(type='BN'),
         norm_eval: bool = False,
+        with_cp: bool = False,
         pretrained: str | None = None,
         init_cfg: dict | list | None = None,
+        **unknown,
     ):
-        super().__init__(out_indices, frozen_stages, norm_eval, pretrained, init_cfg)
-        self.pool = pool
-        self._add_conv('conv1_7x7_s2', 3, 64, 7, 2)
+        super().__init__(out_indices, frozen_stages, norm_eval, with_cp, pretrained, init_cfg, **unknown)
+        self.pool, self.conv_cfg, self.norm_cfg = pool, conv_cfg, norm_cfg
+        self._add_conv('conv1_7x7_s2', in_channels, 64, 7, 2)
         self._add_pool('pool1_3x3_s2', 64, 'max', 2)
         self._add_conv('conv2_3x3_reduce', 64, 64)
         self._add_conv('conv2_3x3', 64, 192, 3)
@@ -85,18 +99,24 @@ class PPoolInceptionV2(StagedBackbone):
     def _add_conv(self, name, in_channels, channels, kernel_size=1, stride=1):
         """A convolution, its norm and, if ``pool`` takes over its stride, the pool after it."""
         pooled = stride == 2 and self.pool is not None
-        conv = nn.Conv2d(in_channels, channels, kernel_size, 1 if pooled else stride, kernel_size // 2)
+        conv = build_conv_layer(self.conv_cfg, in_channels, channels, kernel_size, 1 if pooled else stride, kernel_size // 2)
         nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
         nn.init.zeros_(conv.bias)
         self.add_module(name, conv)
-        self.add_module(f'{name}_bn', nn.BatchNorm2d(channels))
+        self.add_module(f'{name}_bn', build_norm_layer(self.norm_cfg, channels)[1])
         if pooled:
-            self.add_module(f'{name}_stride', build_pool(self.pool, channels, 2, 2, ceil_mode=True))
+            pool = build_pool(self.pool, channels, 2, 2, ceil_mode=True, replaces='stride', owner='PPoolInceptionV2')
+            self.add_module(f'{name}_stride', pool)
 
     def _add_pool(self, name, channels, kind, stride):
         window = dict(kernel_size=3, stride=stride, padding=0 if stride == 2 else 1, ceil_mode=stride == 2)
-        standard = nn.MaxPool2d if kind == 'max' else nn.AvgPool2d
-        self.add_module(name, build_pool(self.pool, channels, **window) if self.pool is not None else standard(**window))
+        if self.pool is not None:
+            pool = build_pool(self.pool, channels, **window, replaces=kind, owner='PPoolInceptionV2')
+        elif kind == 'max':
+            pool = MaximumPool2d(channels, **window)
+        else:
+            pool = nn.AvgPool2d(**window)  # counts its padding, as Caffe's
+        self.add_module(name, pool)
 
     def modules_of(self, step):
         """The modules whose names begin with a unit's or a block's."""
@@ -113,13 +133,13 @@ class PPoolInceptionV2(StagedBackbone):
         return self._run_pool(step, input) if step.startswith('pool') else self._run_conv(step, input)
 
     def _run_conv(self, name, input):
-        output = F.relu(self.get_submodule(f'{name}_bn')(self.get_submodule(name)(input)), inplace=True)
+        output = F.relu(self.get_submodule(f'{name}_bn')(self.get_submodule(name)(input)))
         return self.get_submodule(f'{name}_stride')(output) if hasattr(self, f'{name}_stride') else output
 
     def _run_pool(self, name, input):
         pool = self.get_submodule(name)
         if pool.stride in (2, (2, 2)):  # a 3x3 window without padding misses half a step of an odd map
-            input = F.pad(input, (0, input.shape[3] % 2, 0, input.shape[2] % 2), mode='replicate')
+            input = even(input)
         return pool(input)
 
     def _run_block(self, name, input):
@@ -130,6 +150,13 @@ class PPoolInceptionV2(StagedBackbone):
         pooled = self._run_pool(f'{name}_pool', input)
         branches.append(self._run_conv(f'{name}_pool_proj', pooled) if hasattr(self, f'{name}_pool_proj') else pooled)
         return torch.cat(branches, 1)
+
+
+@traceable
+def even(input: torch.Tensor) -> torch.Tensor:
+    """Repeat the last row or column of an odd map."""
+    rows, columns = ((edge + 1) // 2 * 2 - edge for edge in input.shape[2:])
+    return F.pad(input, (0, columns, 0, rows), mode='replicate')
 
 
 BLOCK_NAMES = {f'inception_{block}' for block in BLOCKS}

@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn.utils import skip_init
 from torchvision.models import vgg
 
-from .staged import StagedBackbone, build_pool
+from .pool import build_pool
+from .staged import StagedBackbone, convert, refuse_unknown
 
 OUTPUT_STRIDES = {8: (2, 2, 2, 1, 1), 16: (2, 2, 2, 2, 1), 32: (2, 2, 2, 2, 2)}
 
@@ -27,7 +28,10 @@ class PPoolVGG(StagedBackbone):
         fc6_kernel_size: Kernel of fc6: 7, or 3 for VGG16-20M.
         fc6_dilation: Dilation of fc6, for a large field of view.
         out_indices: Outputs among 0 to 4, pool1 to pool5, and 5, fc7.
-        frozen_stages: See :class:`StagedBackbone`, as for ``pretrained`` and ``init_cfg``.
+        frozen_stages: See :class:`StagedBackbone`, as for ``with_cp``, ``pretrained`` and ``init_cfg``. There are no normalisations.
+        in_channels: Channels of the image. Other than 3, the first convolution starts fresh beside a usual checkpoint.
+        conv_cfg: Config of the convolutions before fc6.
+        with_cp: Whether stages are computed again in the backward pass.
         pretrained: Checkpoint.
         init_cfg: Initialisation config.
 
@@ -46,10 +50,15 @@ class PPoolVGG(StagedBackbone):
         fc6_dilation: int = 1,
         out_indices: tuple[int, ...] = (5,),
         frozen_stages: int = -1,
+        in_channels: int = 3,
+        conv_cfg: dict | None = None,
+        with_cp: bool = False,
         pretrained: str | None = None,
         init_cfg: dict | list | None = None,
+        **unknown,
     ):
-        super().__init__(out_indices, frozen_stages, pretrained=pretrained, init_cfg=init_cfg)
+        refuse_unknown(type(self), unknown)  # norm_eval is among them here
+        super().__init__(out_indices, frozen_stages, with_cp=with_cp, pretrained=pretrained, init_cfg=init_cfg)
         depths = {11: 'A', 13: 'B', 16: 'D', 19: 'E'}
         if depth not in depths:
             raise ValueError(f'PPoolVGG: depth must be one of {list(depths)}, but got {depth}')
@@ -58,6 +67,7 @@ class PPoolVGG(StagedBackbone):
         if not set(pool_stages) <= set(range(5)):
             raise ValueError(f'PPoolVGG: pool_stages must be among 0 to 4, but got {tuple(pool_stages)}')
         self.features = vgg.make_layers(vgg.cfgs[depths[depth]])
+        convert(self.features, in_channels, conv_cfg)
         stages = self._replace_pools(pool, pool_stages, OUTPUT_STRIDES[output_stride])
         if output_stride == 8:
             for layer in map(self.get_submodule, stages[4]):
@@ -66,7 +76,7 @@ class PPoolVGG(StagedBackbone):
         padding = fc6_dilation * (fc6_kernel_size // 2)
         self.fc6 = skip_init(nn.Conv2d, 512, fc_channels, fc6_kernel_size, padding=padding, dilation=fc6_dilation)  # drawn below, if it is in use
         self.fc7 = skip_init(nn.Conv2d, fc_channels, fc_channels, 1)
-        self.relu6, self.relu7 = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
+        self.relu6, self.relu7 = nn.ReLU(), nn.ReLU()
         self.drop6, self.drop7 = nn.Dropout(), nn.Dropout()
         self.set_stages([*stages, ['fc6', 'relu6', 'drop6', 'fc7', 'relu7', 'drop7']])
         for layer in [*self.features, *self.children()]:
@@ -92,7 +102,8 @@ class PPoolVGG(StagedBackbone):
                 conv.stride = (stride, stride)
                 self.features[index] = nn.Identity()
             else:
-                self.features[index] = build_pool(pool, conv.out_channels, **window)
+                # All-C's 3x3 windows round odd sizes up where 2x2 ones round them down
+                self.features[index] = build_pool(pool, conv.out_channels, **window, owner='PPoolVGG', step=2)
             stages.append([])
         return stages[:-1]
 

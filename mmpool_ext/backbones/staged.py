@@ -1,27 +1,34 @@
-"""What the backbones of the P-pooling study and LIP-DenseNet share: a chain of stages, some of them taken out, frozen or left away."""
+"""The base class of the P-pooling study's backbones and of LIP-DenseNet: a chain of stages."""
 
+import inspect
+
+import torch.utils.checkpoint
+from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .checkpoint import report_checkpoint
+from .checkpoint import report_checkpoint, report_later_checkpoints
 
 
 class StagedBackbone(BaseModule):
-    """A chain of modules cut into stages; each stage's output may be taken.
+    """A chain of modules divided into stages; the output of each stage can be returned.
 
-    A subclass adds the modules of each stage and hands their names to :meth:`set_stages`. Stages behind the last one that is taken are left
-    away, so no parameter goes unused.
+    A subclass adds the modules of each stage and passes their names to :meth:`set_stages`. Stages after the last of ``out_indices`` are
+    removed, so that every parameter is used.
 
     Args:
         out_indices: The stages whose outputs are returned.
         frozen_stages: How many of the first stages are not trained; -1 and 0 are none.
         norm_eval: Whether batch normalisations keep their statistics in training.
-        pretrained: Checkpoint, as mmseg's segmentors hand it over; the same as ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
+        with_cp: Whether stages are computed again in the backward pass instead of keeping what is inside of them. As upstream, a batch
+            normalisation counts the batch twice then.
+        pretrained: Checkpoint, as mmseg's segmentors pass it; the same as ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
         init_cfg: Initialisation config.
+        **unknown: Not allowed: arguments that a config inherits from another backbone.
 
     Raises:
+        TypeError: If there are unknown arguments.
         ValueError: If both ``pretrained`` and ``init_cfg`` are given, or a stage of ``out_indices`` or ``frozen_stages`` does not exist.
     """
 
@@ -30,16 +37,21 @@ class StagedBackbone(BaseModule):
         out_indices: tuple[int, ...],
         frozen_stages: int = -1,
         norm_eval: bool = False,
+        with_cp: bool = False,
         pretrained: str | None = None,
         init_cfg: dict | list | None = None,
+        **unknown,
     ):
+        refuse_unknown(type(self), unknown)
         if pretrained and init_cfg:
             raise ValueError(f'{type(self).__name__}: pretrained and init_cfg must not both be given, but got {pretrained!r} and {init_cfg}')
         super().__init__(dict(type='Pretrained', checkpoint=pretrained) if pretrained else init_cfg)
         self.out_indices, self.frozen_stages, self.norm_eval = tuple(out_indices), frozen_stages, norm_eval
+        self.with_cp = with_cp
+        report_later_checkpoints(self)
 
     def set_stages(self, stages: list[list[str]]):
-        """Fix the stages, leave away what no output needs and freeze what is to be frozen.
+        """Set the stages, remove those after the last output and freeze the first ``frozen_stages``.
 
         Args:
             stages: For each stage the names of its modules, in the order in which they run.
@@ -69,19 +81,26 @@ class StagedBackbone(BaseModule):
         """Return the outputs of the stages in ``out_indices``, in the order of the stages."""
         outputs = []
         for index, stage in enumerate(self.stages):
-            for step in stage:
-                input = self.run(step, input)
+            if self.with_cp and torch.is_grad_enabled():
+                input = torch.utils.checkpoint.checkpoint(self._run_stage, stage, input, use_reentrant=False)
+            else:
+                input = self._run_stage(stage, input)
             if index in self.out_indices:
                 outputs.append(input)
         return tuple(outputs)
 
+    def _run_stage(self, stage, input):
+        for step in stage:
+            input = self.run(step, input)
+        return input
+
     def init_weights(self):
-        """Initialise; say what a checkpoint gave, and fail if it gave nothing."""
+        """Initialise; log which tensors a checkpoint filled, and raise if it filled none."""
         with report_checkpoint(self):
             super().init_weights()
 
     def train(self, mode: bool = True):
-        """Switch to training, except what is frozen."""
+        """Set the mode; frozen stages stay in eval mode."""
         super().train(mode)
         if mode and self.norm_eval:
             for module in self.modules():
@@ -97,19 +116,42 @@ class StagedBackbone(BaseModule):
                     self.get_submodule(key).eval().requires_grad_(False)
 
 
-def build_pool(pool: dict, in_channels: int, kernel_size, stride, padding=0, ceil_mode: bool = False) -> nn.Module:
-    """Build a pooling layer for a place in a network.
+def refuse_unknown(cls: type, unknown: dict):
+    """Raise for arguments that a backbone does not have, and say how to drop those of an inherited config.
+
+    Raises:
+        TypeError: If there are any.
+    """
+    if unknown:
+        known = [name for name in inspect.signature(cls.__init__).parameters if name not in ('self', 'unknown')]
+        raise TypeError(
+            f'{cls.__name__}: arguments must be among {", ".join(known)}, but got {", ".join(sorted(unknown))}; '
+            'in a config that inherits another backbone, backbone=dict(_delete_=True, ...) drops the arguments of that one'
+        )
+
+
+def convert(network: nn.Module, in_channels: int = 3, conv_cfg: dict | None = None, norm_cfg: dict | None = None):
+    """Replace the layers of a network from another package as OpenMMLab's configs ask for.
 
     Args:
-        pool: Its config, which wins over the other arguments.
-        in_channels: Channels at that place.
-        kernel_size: Window edge in pixels, as for the other arguments of :class:`mmpool_ext.layers.window_pool.WindowPool2d`.
-        stride: Distance of windows.
-        padding: Border.
-        ceil_mode: Whether partly filled windows count.
-
-    Returns:
-        The layer.
+        network: Edited in place; names of parameters stay. No poolings have been put into it yet.
+        in_channels: Channels of the image. Other than 3, the first convolution is drawn anew.
+        conv_cfg: Config of the convolutions. None: they stay as they are.
+        norm_cfg: Config of the normalisations. None: they stay as they are.
     """
-    place = dict(in_channels=in_channels, kernel_size=kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
-    return MODELS.build(dict(place, **pool))
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d):
+                channels = in_channels if child.in_channels == 3 else child.in_channels
+                if conv_cfg is None and channels == child.in_channels:
+                    continue
+                window = child.kernel_size, child.stride, child.padding, child.dilation
+                layer = build_conv_layer(conv_cfg, channels, child.out_channels, *window, child.groups, bias=child.bias is not None)
+                nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')
+                if child.bias is not None:
+                    nn.init.zeros_(layer.bias)
+                setattr(parent, name, layer)
+            elif isinstance(child, nn.ReLU):
+                child.inplace = False  # in place, a backward hook of the norm before it would fail
+            elif isinstance(child, _BatchNorm) and norm_cfg is not None:
+                setattr(parent, name, build_norm_layer(norm_cfg, child.num_features)[1])

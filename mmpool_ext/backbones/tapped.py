@@ -1,5 +1,6 @@
-"""Any registered backbone with features of its inner modules beside its last output."""
+"""Return features of a backbone's inner modules in addition to its last output."""
 
+import threading
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -11,25 +12,26 @@ from .named import build_backbone
 
 
 @MODELS.register_module()
-def Tapped(backbone: str, taps: Sequence[str], **kwargs) -> nn.Module:
+def Tapped(backbone: str | type | dict, taps: Sequence[str], **kwargs) -> nn.Module:
     """Build a backbone whose ``forward`` returns the outputs of ``taps``, in their order, and then its last feature map.
 
-    A tap is a copy of what LEFT the module: what comes after it may add to it and activate it in place. Names of DUpsampling's paper (Section
-    4.1.2; before the residual addition) in mmseg and timm:
+    A tap is a copy of the module's output, because later layers may change the output in place. The names of DUpsampling's paper (Section
+    4.1.2; before the residual addition) in mmseg and timm, where ``resnet50s`` has the 64-64-128 stem that the paper's widths imply:
 
     ============  ================================  =====================================
+    conv1_3       timm.resnet50s                    ``act1``
     conv1_3       ResNetV1c, stem_channels=128      ``stem.8`` (after its ReLU)
-    b1u2c3        ResNetV1c                         ``layer1.1.norm3`` (or ``bn3``)
-    b3u6c3        ResNetV1c, ResNet-50              ``layer3.5.norm3``
+    b1u2c3        timm.resnet50s (ResNetV1c)        ``layer1.1.bn3`` (``layer1.1.norm3``)
+    b3u6c3        timm.resnet50s (ResNetV1c)        ``layer3.5.bn3`` (``layer3.5.norm3``)
     efb2u1c2      timm.xception65, xception71       ``blocks_1.stack.conv2``
     mfb1u16c3     timm.xception65 (xception71)      ``blocks_18`` (``blocks_20``) ``.stack.conv3``
     ============  ================================  =====================================
 
-    The backbone is built by :func:`build_backbone` and returned itself, so its keys, freezing and ``pretrained`` stay. A block that holds a
-    tap is not checkpointed (``with_cp``): a reentrant checkpoint would cut the tap off its gradient.
+    The backbone is built by :func:`build_backbone` and returned itself, not wrapped, so its keys, freezing and ``pretrained`` stay the same. A
+    block that holds a tap is not checkpointed (``with_cp``): a reentrant checkpoint would cut the tap off its gradient.
 
     Args:
-        backbone: Name as in :func:`build_backbone`.
+        backbone: Name, class or config as in :func:`build_backbone`.
         taps: Names of modules inside of it, as in ``named_modules`` or by property (``norm3``).
         **kwargs: The backbone's own arguments.
 
@@ -46,34 +48,46 @@ def Tapped(backbone: str, taps: Sequence[str], **kwargs) -> nn.Module:
             if getattr(block, 'with_cp', False):
                 block.with_cp = False
     recorder = _Recorder(tuple(taps))
+    recorder.hook(network)
     network.register_forward_pre_hook(recorder.begin)
     network.register_forward_hook(recorder.end)
     return network
 
 
+class _Call(threading.local):
+    """The forward that runs in this thread: whether there is one, what its taps gave so far, and whether gradients were wanted at its start."""
+
+    def __init__(self):
+        self.runs, self.values, self.grad = False, {}, True
+
+    def __reduce__(self):
+        return _Call, ()  # copies and pickles of a network begin without a forward
+
+
 class _Recorder:
-    """Hooks the taps for the length of one forward: tools replace norms in a built model, and checkpoints run blocks again in the backward pass."""
+    """Keeps the taps' outputs during one forward only: checkpointing runs blocks again in the backward pass."""
 
     def __init__(self, taps):
-        self.taps, self.values, self.handles, self.grad = taps, {}, [], True
+        self.taps, self.call = taps, _Call()
+
+    def hook(self, network):
+        """Hook the taps that are not hooked yet: tools replace norms in a built model."""
+        for tap in self.taps:
+            module = _module(network, tap)
+            if not any(getattr(hook, 'recorder', None) is self and hook.name == tap for hook in module._forward_hooks.values()):
+                module.register_forward_hook(_Tap(self, tap))
 
     def begin(self, network, args):
-        self._release()
-        self.grad = torch.is_grad_enabled()
-        self.handles = [_module(network, tap).register_forward_hook(_Tap(self, tap)) for tap in self.taps]
+        self.hook(network)
+        self.call.runs, self.call.values, self.call.grad = True, {}, torch.is_grad_enabled()
 
     def end(self, network, args, output):
-        values = self.values
-        self._release()
+        values = self.call.values
+        self.call.runs, self.call.values = False, {}
         unused = [tap for tap in self.taps if tap not in values]
         if unused:
             raise RuntimeError(f'Tapped: each tap must be used in forward, but got no output of {unused}; is it behind the last of out_indices?')
         return (*(values[tap] for tap in self.taps), output[-1] if isinstance(output, (tuple, list)) else output)
-
-    def _release(self):
-        for handle in self.handles:
-            handle.remove()
-        self.handles, self.values = [], {}
 
 
 class _Tap:
@@ -81,14 +95,16 @@ class _Tap:
         self.recorder, self.name = recorder, name
 
     def __call__(self, module, args, output):
-        recorder, name = self.recorder, self.name
+        call, name = self.recorder.call, self.name
+        if not call.runs:
+            return
         if not isinstance(output, Tensor):
             raise RuntimeError(f'Tapped: the output of a tap must be a tensor, but got {type(output).__name__} from {name!r}')
-        if name in recorder.values:
+        if name in call.values:
             raise RuntimeError(f'Tapped: a tap must be used once in a forward, but got a second use of {name!r}')
-        if recorder.grad and not torch.is_grad_enabled():
+        if call.grad and not torch.is_grad_enabled():
             raise RuntimeError(f'Tapped: a tap must not stand inside a reentrant checkpoint, but got {name!r} there; turn checkpointing off')
-        recorder.values[name] = output.clone()
+        call.values[name] = output.clone()
 
 
 def _module(network, tap):

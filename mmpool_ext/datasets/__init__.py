@@ -1,1 +1,1 @@
-"""What stands between the data and the network, for mmseg."""
+"""Data preprocessors for mmseg."""

@@ -3,15 +3,28 @@
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from mmseg.models.decode_heads.ann_head import APNB
+from torch import nn
 
-from mmpool_ext.layers.coarse_to_fine_context import average_pyramid
+from mmpool_ext.layers.coarse_to_fine_context import average_pyramid, pyramid_sampling
+
+
+class PyramidSampling(nn.Module):
+    """:func:`pyramid_sampling` in the place of mmseg's ``PPMConcat``, whose adaptive poolings cannot be exported."""
+
+    def __init__(self, pool_scales: tuple[int, ...]):
+        super().__init__()
+        self.pool_scales = tuple(pool_scales)
+
+    def forward(self, input):
+        """Map ``(N, C, H, W)`` to tokens ``(N, C, S)``."""
+        return pyramid_sampling(input, self.pool_scales).squeeze(3)
 
 
 class AsymmetricNonLocalContext(BaseModule):
     """One asymmetric pyramid non-local block on the finest level, averaged to the other levels.
 
-    "ANL" in Table 2a of "Specialize and Fuse". The paper does not say what stands in front of the block: a 1x1 reduction here, as in
-    :class:`CoarseToFineContext`, so that the two differ in the context alone.
+    "ANL" in Table 2a of "Specialize and Fuse". The paper does not say what comes before the block. Here it is a 1x1 reduction, as in
+    :class:`CoarseToFineContext`, so that the two differ in the context only.
 
     Args:
         in_channels: Channels of the input.
@@ -48,6 +61,8 @@ class AsymmetricNonLocalContext(BaseModule):
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
         )
+        for stage in self.block.stages:
+            stage.key_downsample = PyramidSampling(pool_scales)
 
     def forward(self, input):
         """Map features ``(N, in_channels, H, W)``, H and W multiples of ``2 ** (num_levels - 1)``, to L maps of ``channels``, coarsest first."""

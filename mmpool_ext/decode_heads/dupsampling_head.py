@@ -1,15 +1,15 @@
-"""Two decoders over the same encoder: DUpsampling's, and the vanilla one of DeepLabv3+ that it is compared with."""
+"""The decoder of DUpsampling, and the vanilla decoder of DeepLabv3+ that the paper compares it with."""
 
 import torch
 from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
 from mmengine.registry import MODELS
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.decode_heads.sep_aspp_head import DepthwiseSeparableASPPModule
-from mmseg.models.losses import accuracy
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from ..layers.dupsampling import crop
+from ..ops.tracing import is_symbolic
+from .labelled_loss import LabelledLossHead, explain_batch_of_one
 
 
 class _ASPP(nn.Module):
@@ -24,15 +24,15 @@ class _ASPP(nn.Module):
         self.dropout = nn.Dropout2d(dropout_ratio)
 
     def forward(self, input):
-        pooled = resize(self.image_pool(input), input.shape[2:], mode='bilinear', align_corners=self.align_corners)
+        pooled = resize(self.image_pool(input), input.shape[2:], mode='bilinear', align_corners=self.align_corners, warning=False)
         return self.dropout(self.projection(torch.cat([pooled, *self.branches(input)], dim=1)))
 
 
-class BilinearFusionHead(BaseDecodeHead):
-    """The vanilla decoder (Fig. 1): features meet at the finest low-level one's size (Eq. 7); logits are resized bilinearly.
+class BilinearFusionHead(LabelledLossHead):
+    """The vanilla decoder (Fig. 1): features are fused at the size of the finest low-level feature (Eq. 7); logits are resized bilinearly.
 
-    Differs from mmseg's ``DepthwiseSeparableASPPHead`` in taking any list of low-level features, or none, and in DeepLab's 1x1 projection
-    after the ASPP.
+    Unlike mmseg's ``DepthwiseSeparableASPPHead`` it takes any list of low-level features, or none, and has DeepLab's 1x1 projection after
+    the ASPP.
 
     Args:
         in_channels: Channels of the feature map, or of the low-level features in the order of fusion and then of the feature map.
@@ -42,6 +42,7 @@ class BilinearFusionHead(BaseDecodeHead):
         low_level_channels: Channels that each low-level feature is reduced to by a 1x1 convolution.
         in_index: Index of the feature map, or of all that ``in_channels`` lists.
         norm_cfg: Normalisation.
+        loss_decode: Losses. By default the mean of the cross entropy over the labelled pixels; mmseg's own default divides by void and padding too.
         init_cfg: The paper's: a normal distribution of variance 0.01. (DeepLab's code has the standard deviation 0.01.)
         **kwargs: As in mmseg's ``BaseDecodeHead``.
     """
@@ -56,6 +57,7 @@ class BilinearFusionHead(BaseDecodeHead):
         low_level_channels=48,
         in_index=-1,
         norm_cfg=dict(type='BN'),
+        loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),
         init_cfg=dict(type='Normal', std=0.1, layer='Conv2d'),
         **kwargs,
     ):
@@ -66,6 +68,7 @@ class BilinearFusionHead(BaseDecodeHead):
             in_index=in_index,
             input_transform='multiple_select' if isinstance(in_index, (list, tuple)) else None,
             norm_cfg=norm_cfg,
+            loss_decode=loss_decode,
             init_cfg=init_cfg,
             **kwargs,
         )
@@ -86,10 +89,10 @@ class BilinearFusionHead(BaseDecodeHead):
                 )
             )
             last = channels
-        self.conv_seg = nn.Conv2d(last, self.num_classes, kernel_size=1)
+        self.conv_seg = nn.Conv2d(last, self.out_channels, kernel_size=1)
 
     def encode(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Pick ``in_index`` and run the ASPP on the last: what the decoder starts from."""
+        """Select ``in_index`` and run the ASPP on the last feature map."""
         picked = self._transform_inputs(inputs)
         *low_level, last = picked if isinstance(picked, list) else [picked]
         return (*low_level, last if self.aspp is None else self.aspp(last))
@@ -102,6 +105,8 @@ class BilinearFusionHead(BaseDecodeHead):
         return output
 
     def _resized(self, input, size):
+        if is_symbolic():  # one graph for every size: no short cut where the sizes allow one
+            return resize(input, size, mode='bilinear', align_corners=self.align_corners, warning=False)
         if input.shape[2:] == size:
             return input
         (height, width), (out_height, out_width) = input.shape[2:], size
@@ -112,7 +117,10 @@ class BilinearFusionHead(BaseDecodeHead):
 
     def decode(self, encoded: tuple[Tensor, ...]) -> Tensor:
         """Logits at the size of the finest feature, which mmseg's head resizes bilinearly."""
-        return self.conv_seg(self.fuse(encoded, max((feature.shape[2:] for feature in encoded), key=lambda size: size[0] * size[1])))
+        finest = encoded[-1]
+        for feature in encoded:  # max() with a key cannot be compiled
+            finest = feature if feature.shape[2] > finest.shape[2] else finest
+        return self.conv_seg(self.fuse(encoded, finest.shape[2:]))
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Logits of the backbone's features."""
@@ -136,15 +144,15 @@ class DUpsamplingHead(BilinearFusionHead):
         **kwargs: As in :class:`BilinearFusionHead`.
 
     Raises:
-        ValueError: If ``objective`` is unknown, ``out_channels`` is not ``num_classes``, or ``regression`` is asked of a trainable W.
+        ValueError: If ``objective`` is unknown, ``out_channels`` is not ``num_classes``, or ``regression`` is used with a trainable W.
     """
 
     def __init__(self, in_channels, channels=256, *, num_classes, upsample, objective='classification', **kwargs):
         if objective not in ('classification', 'regression'):
             raise ValueError(f"DUpsamplingHead: objective must be 'classification' or 'regression', but got {objective!r}")
+        if kwargs.get('out_channels', num_classes) not in (None, num_classes):
+            raise ValueError(f'DUpsamplingHead: out_channels must be num_classes = {num_classes}, but got {kwargs["out_channels"]}')
         super().__init__(in_channels, channels, num_classes=num_classes, **kwargs)
-        if self.out_channels != num_classes:
-            raise ValueError(f'DUpsamplingHead: out_channels must be num_classes = {num_classes}, but got {self.out_channels}')
         self.objective = objective
         self.upsample = MODELS.build(dict(type='DUpsampling', out_channels=num_classes) | upsample)
         self.reduce = nn.Conv2d(self.conv_seg.in_channels, self.upsample.in_channels, kernel_size=1)
@@ -166,28 +174,23 @@ class DUpsamplingHead(BilinearFusionHead):
         """Losses of the chosen objective; see mmseg's ``BaseDecodeHead``."""
         if self.objective == 'classification':
             return super().loss(inputs, batch_data_samples, train_cfg)
-        output = self.compressed(self.encode(inputs))
+        with explain_batch_of_one('DUpsamplingHead'):
+            output = self.compressed(self.encode(inputs))
         target, mask = self.upsample.compress(self._stack_batch_gt(batch_data_samples).squeeze(1), self.ignore_index)
-        distance = (crop(output, target.shape[2:]) - target).square().sum(dim=1, keepdim=True)
+        distance = (crop(output, target.shape[2:], 1) - target).square().sum(dim=1, keepdim=True)
         return {'loss_regression': (distance * mask).sum() / mask.sum().clamp_min(1)}
 
+    def at_label_size(self, seg_logits, size):
+        """Crop logits to the size of the labels."""
+        return crop(seg_logits, size, self.upsample.scale_factor)
+
     def loss_by_feat(self, seg_logits, batch_data_samples) -> dict:
-        """Losses on the full-size logits, the accuracy and the temperature."""
-        label = self._stack_batch_gt(batch_data_samples)
-        seg_logits = crop(seg_logits, label.shape[2:])
-        weight = None if self.sampler is None else self.sampler.sample(seg_logits, label)
-        label = label.squeeze(1)
-        losses = {}
-        for loss in self.loss_decode if isinstance(self.loss_decode, nn.ModuleList) else [self.loss_decode]:
-            value = loss(seg_logits, label, weight=weight, ignore_index=self.ignore_index)
-            losses[loss.loss_name] = losses.get(loss.loss_name, 0) + value
-        losses['acc_seg'] = accuracy(seg_logits, label, ignore_index=self.ignore_index)
-        losses['temperature'] = self.upsample.temperature.detach()
-        return losses
+        """Losses of the labelled pixels of the full-size logits, the accuracy and the temperature."""
+        return super().loss_by_feat(seg_logits, batch_data_samples) | {'temperature': self.upsample.temperature.detach()}
 
     def predict_by_feat(self, seg_logits, batch_img_metas) -> Tensor:
         """Logits of the image or of the slide window, as it entered the network."""
         shape = batch_img_metas[0]['img_shape']
         if not isinstance(shape, torch.Size):  # mmseg's sliding window sets a torch.Size
             shape = batch_img_metas[0].get('pad_shape', shape)
-        return crop(seg_logits, shape[:2])
+        return crop(seg_logits, shape[:2], self.upsample.scale_factor)

@@ -2,11 +2,13 @@
 
 import torch
 import torch.nn.functional as F
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
+from ..ops.tracing import is_exporting
+from .labelled_loss import LabelledLossHead
 
-class FCN8sHead(BaseDecodeHead):
+
+class FCN8sHead(LabelledLossHead):
     """Score three feature maps and fuse the scores by learnt x2 upsampling; mmseg's resizing makes the last x8.
 
     Long, Shelhamer & Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015, Sec. 4.2, whose initial state is kept: the
@@ -19,7 +21,7 @@ class FCN8sHead(BaseDecodeHead):
         **kwargs: Arguments of mmseg's ``BaseDecodeHead`` but ``channels`` and ``input_transform``, which follow from these.
 
     Raises:
-        ValueError: If there are not three maps; when called, if one has more than twice the size of the next.
+        ValueError: If there are not three maps; when called, if one has not twice the size of the next, give or take a pixel.
     """
 
     def __init__(self, in_channels: tuple[int, int, int], in_index: tuple[int, int, int] = (0, 1, 2), **kwargs):
@@ -52,11 +54,16 @@ class FCN8sHead(BaseDecodeHead):
 
 
 def _add(fine, coarse):
-    """Add scores; a coarse map of an odd size covers up to a pixel more than the fine one."""
+    """Add scores. For odd sizes, a backbone that rounds up gives one pixel too many here, and one that rounds down, such as VGG, one too few."""
+    if is_exporting():  # one graph for every size: the border is there and the crop takes what it needs
+        coarse = F.pad(coarse, (0, 1, 0, 1), mode='replicate')
+        return fine + coarse[..., : fine.shape[2], : fine.shape[3]]
     surplus = [big - small for big, small in zip(coarse.shape[2:], fine.shape[2:], strict=True)]
-    if not all(0 <= pixels <= 1 for pixels in surplus):
+    if not all(-1 <= pixels <= 1 for pixels in surplus):
         raise ValueError(
             f'FCN8sHead: inputs must halve in size from one to the next, but got {tuple(fine.shape[2:])} where twice the next is '
             f'{tuple(coarse.shape[2:])}'
         )
-    return fine + F.pad(coarse, (0, -surplus[1], 0, -surplus[0]))
+    if min(surplus) < 0:
+        coarse = F.pad(coarse, (0, max(-surplus[1], 0), 0, max(-surplus[0], 0)), mode='replicate')
+    return fine + coarse[..., : fine.shape[2], : fine.shape[3]]

@@ -1,4 +1,4 @@
-"""Pyramidal output representation: each pixel takes its label from the coarsest cell that is pure."""
+"""Pyramidal output representation: each pixel takes its label from the coarsest cell whose pixels all share one label."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,6 @@ import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.losses import accuracy
 from torch import Tensor, nn
 
 from mmpool_ext.layers.coarse_to_fine_context import average_pyramid
@@ -22,6 +20,9 @@ from mmpool_ext.ops.pyramid import (
     relabel_pyramid,
     upsample_cells,
 )
+from mmpool_ext.ops.tracing import top_left
+
+from .labelled_loss import LabelledLossHead, accuracy, criteria_of, labelled_loss
 
 SUPERVISIONS = (*RELABEL_MODES, 'auxiliary', 'finest')
 
@@ -61,11 +62,11 @@ class UnityHead(BaseModule):
         return [conv(reduced).squeeze(1) for conv in self.convs]
 
 
-class PyramidRepresentationHead(BaseDecodeHead):
-    """Predict class maps at several scales and, for each pixel, the coarsest scale at which its cell is pure.
+class PyramidRepresentationHead(LabelledLossHead):
+    """Predict class maps at several scales and, for each pixel, the coarsest scale at which its cell has a single label.
 
     "Specialize and Fuse: Pyramidal Output Representation for Semantic Segmentation", ICCV 2021. In training every level learns the cells
-    that no coarser level has done (Eq. 1); otherwise the head returns one map of logits, each pixel's from the level that the fuser chose
+    that no coarser level already gets right (Eq. 1); otherwise the head returns one map of logits, each pixel's from the level that the fuser chose
     (Eq. 2). :meth:`predict_pyramid` gives all levels, :meth:`fuse` the level map. Features whose size is no multiple of the coarsest cell are
     padded with their border, the output is cropped; labels beyond the border are void.
 
@@ -73,8 +74,8 @@ class PyramidRepresentationHead(BaseDecodeHead):
     C ``supervision='finest'``; D, E, F ``context=None`` with ``supervision='raw'``, ``'gt'``, ``'tp'``; G the context of B with ``'tp'``;
     H the defaults; I ``supervision='auxiliary'``.
 
-    Logits are compared with labels at their own resolution, the mean over L levels of ``loss_decode``. The default ``loss_decode`` averages
-    over cells that have a label; a cross entropy without ``avg_non_ignore=True`` divides by all cells, the done ones included. A
+    Logits are compared with labels at their own resolution, the mean over L levels of ``loss_decode``, each on its labelled cells (see
+    :func:`labelled_loss`); a cross entropy without ``avg_non_ignore=True`` divides by all cells, also those removed from the labels. A
     ``sampler`` (online hard pixel mining) works on the finest level and counts its pixels, not the image's.
 
     Args:
@@ -149,7 +150,9 @@ class PyramidRepresentationHead(BaseDecodeHead):
                 f'PyramidRepresentationHead: the coarsest stride {self.strides[0]} must not exceed the image, but got features of '
                 f'{height} x {width} at stride {self.strides[-1]}; use fewer strides or larger images'
             )
-        features = F.pad(features, (0, -width % cell, 0, -height % cell), mode='replicate')
+        # As multiples of the cell: an exported graph has to know that the levels' sizes are multiples of each other
+        rows, columns = ((edge + cell - 1) // cell * cell for edge in (height, width))
+        features = F.pad(features, (0, columns - width, 0, rows - height), mode='replicate')
         levels = average_pyramid(features, len(self.strides)) if self.context is None else self.context(features)
         semantic = self.cls_seg(levels[-len(self.conv_seg) :])
         return Pyramid(semantic, [] if self.unity_head is None else self.unity_head(features), (height, width))
@@ -162,7 +165,7 @@ class PyramidRepresentationHead(BaseDecodeHead):
             level = torch.full((fused.shape[0], *fused.shape[2:]), len(self.strides) - 1, device=fused.device)
         else:
             fused, level = fuse_pyramid(pyramid.semantic, pyramid.unity, self.unity_threshold)
-        return fused[..., :height, :width], level[..., :height, :width]
+        return top_left(fused, (height, width)), top_left(level, (height, width))
 
     def spread(self, pyramid: Pyramid) -> list[Tensor]:
         """Copy each level's logits to the features' grid, as the fuser sees them."""
@@ -200,21 +203,21 @@ class PyramidRepresentationHead(BaseDecodeHead):
         semantic, unity = self.targets(label, seg_logits.unity)
 
         losses = {}
-        criteria = self.loss_decode if isinstance(self.loss_decode, nn.ModuleList) else [self.loss_decode]
+        criteria = criteria_of(self.loss_decode)
         for level_stride, logits, target in zip(self.strides[-len(semantic) :], seg_logits.semantic, semantic, strict=True):
             hard = self.sampler is not None and level_stride == stride
             weight = self.sampler.sample(logits, target[:, None]) if hard else None
             for criterion in criteria:
                 name = f'{criterion.loss_name}.s{level_stride}'
-                losses[name] = losses.get(name, 0) + criterion(logits, target, weight=weight, ignore_index=self.ignore_index) / len(semantic)
+                losses[name] = losses.get(name, 0) + labelled_loss(criterion, logits, target, self.ignore_index, weight) / len(semantic)
         for level_stride, logits, target in zip(self.strides[: len(unity)], seg_logits.unity, unity, strict=True):
-            valid = target != self.ignore_index
+            valid = target >= 0  # neither void nor removed because a coarser level gets it right
             value = F.binary_cross_entropy_with_logits(logits, (target == 1).to(logits), reduction='none')
             losses[f'loss_unity.s{level_stride}'] = self.unity_loss_weight / len(unity) * (value * valid).sum() / valid.sum().clamp(min=1)
 
         with torch.no_grad():
             finest = label[:, stride // 2 :: stride, stride // 2 :: stride][:, :height, :width]
-            losses['acc_seg'] = accuracy(self.fuse(seg_logits)[0], finest, ignore_index=self.ignore_index)
+            losses['acc_seg'] = accuracy(self.fuse(seg_logits)[0], finest, self.ignore_index, self.threshold)
         return losses
 
     def predict_by_feat(self, seg_logits: Tensor, batch_img_metas) -> Tensor:

@@ -1,4 +1,4 @@
-"""mIoU near semantic boundaries, where a finer level should show."""
+"""mIoU near semantic boundaries."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ def near_boundary(label, distance, ignore_index=255, fill_void=False):
         label: Labels ``(H, W)``, a numpy array.
         distance: Pixels, >= 0; 0 marks the boundary alone.
         ignore_index: The label of void pixels.
-        fill_void: Let void pixels take the nearest label first, for data sets that part objects by a ring of void, such as VOC.
+        fill_void: Let void pixels take the nearest label first, for data sets that separate objects by a ring of void, such as VOC.
 
     Returns:
         Boolean array ``(H, W)``.

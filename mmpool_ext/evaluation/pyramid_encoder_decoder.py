@@ -1,4 +1,4 @@
-"""A segmentor whose data samples carry the pyramid: what :class:`PyramidLevelMetric` scores."""
+"""A segmentor that adds the predicted pyramid to its data samples, for :class:`PyramidLevelMetric`."""
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +8,11 @@ from mmseg.structures import SegDataSample
 
 
 class PyramidEncoderDecoder(EncoderDecoder):
-    """mmseg's ``EncoderDecoder`` that keeps what each level of a ``PyramidRepresentationHead`` says.
+    """mmseg's ``EncoderDecoder`` that also returns the predictions of each level of a ``PyramidRepresentationHead``.
 
     Every data sample gains ``pyramid_sem_seg`` ``(L, H, W)``, the label map that each level alone would give, and ``pyramid_level``
     ``(1, H, W)``, the level that the fuser chose for a pixel, 0 for the coarsest. Weights are those of ``EncoderDecoder``. Single images
-    at one scale: what is added is not merged over test-time augmentation.
+    at one scale: the additions are not merged over test-time augmentation.
     """
 
     def __init__(self, *args, **kwargs):

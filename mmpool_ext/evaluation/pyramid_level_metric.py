@@ -1,4 +1,4 @@
-"""Which level is good at what: Table 2c and Figure 3 of "Specialize and Fuse"."""
+"""Evaluate each level of a pyramid: Table 2c and Figure 3 of "Specialize and Fuse"."""
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -24,14 +24,16 @@ class PyramidLevelMetric(BaseMetric):
     """Score every level of the pyramid on every group of pixels, a group being the pixels that the fuser gives to one level.
 
     The model must be a ``PyramidEncoderDecoder``. Levels are numbered as in the paper, 1 the coarsest. Percentages returned: ``mIoU`` of the
-    fused map; ``mIoU_level{p}`` of level p used alone; ``mIoU_level{p}_on{l}`` of level p on the pixels that the fuser gives to level l
-    (Table 2c, rows p, columns l); ``share_level{l}`` of the labelled pixels. Logged as well: each class's IoU of each level minus the fused
-    one (Figure 3). NaN stands for a group without pixels.
+    fused map; ``mIoU_level{p}`` of level p used alone; ``mIoU_level{p}_on{l}`` of level p on the pixels that the fuser gives to level l (Table
+    2c, rows p, columns l); ``share_level{l}`` of the labelled pixels; all with the prefix ``pyramid/``, so that they do not clash with the names
+    of mmseg's metrics. Logged as well: each class's IoU of each level minus the fused one (Figure 3). NaN stands for a group without pixels.
 
     Args:
         ignore_index: The label of void pixels.
         kwargs: Those of mmengine's ``BaseMetric``.
     """
+
+    default_prefix = 'pyramid'
 
     def __init__(self, ignore_index: int = 255, **kwargs):
         super().__init__(**kwargs)
@@ -48,6 +50,12 @@ class PyramidLevelMetric(BaseMetric):
             label = sample['gt_sem_seg']['data'].squeeze(0)
             levels, group, fused = (sample[name]['data'].to(label).long() for name in ('pyramid_sem_seg', 'pyramid_level', 'pred_sem_seg'))
             valid = label != self.ignore_index
+            wrong = label[valid & ((label < 0) | (label >= num_classes))]
+            if len(wrong):  # they would count as classes of the next level
+                raise ValueError(
+                    f'PyramidLevelMetric: labels must be 0 to {num_classes - 1} or ignore_index {self.ignore_index}, but got '
+                    f'{wrong.unique()[:5].tolist()}'
+                )
             label, group, fused = label[valid].long(), group.squeeze(0)[valid], fused.squeeze(0)[valid]
             areas = [count_areas(level[valid], label, group, len(levels), num_classes) for level in levels]
             self.results.append((torch.stack(areas, 1), count_areas(fused, label, torch.zeros_like(group), 1, num_classes)[:, 0]))

@@ -12,6 +12,7 @@ from .lp_pool import LpPool2d
 from .maximum_pool import MaximumPool2d
 from .polynomial_pool import PolynomialPool2d
 from .soft_pool import SoftPool2d
+from .window_pool import WindowPool2d
 
 __all__ = [
     'AveragePool2d',
@@ -29,5 +30,6 @@ __all__ = [
     'ProjectionLogit',
     'SimplifiedLogit',
     'SoftPool2d',
+    'WindowPool2d',
     'fit_dupsampling',
 ]

@@ -1,46 +1,22 @@
 """Average pooling with the constructor that every pooling layer here has."""
 
-import torch
-import torch.nn.functional as F
 from mmengine.registry import MODELS
-from torch import nn
-from torch.nn.modules.utils import _pair
+from torch import Tensor
 
-from ..ops import lip_pool2d
+from .window_pool import WindowPool2d
 
 
 @MODELS.register_module()
-class AveragePool2d(nn.Module):
-    """Mean of each window's own pixels: LIP with a constant logit, the baseline of the LIP paper's Fig. 4c.
+class AveragePool2d(WindowPool2d):
+    """Mean of each window; padding does not count. LIP with a constant logit, the baseline of the LIP paper's Fig. 4c.
 
     Args:
-        in_channels: Accepted by every pooling layer; an average has no parameters.
-        kernel_size: Window edge in pixels.
-        stride: Step of the window in pixels.
-        padding: Rim in pixels; it is not counted.
-        ceil_mode: Round the output size up instead of down.
-        dilation: Step between the pixels of a window.
+        in_channels: See :class:`WindowPool2d`, as for the other arguments.
+
+    Shape:
+        ``(N, C, H, W)`` to ``(N, C, H_out, W_out)`` as torch's poolings.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        kernel_size: int | tuple[int, int] = 2,
-        stride: int | tuple[int, int] = 2,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        dilation: int | tuple[int, int] = 1,
-    ):
-        super().__init__()
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.ceil_mode, self.dilation = ceil_mode, dilation
-
-    def forward(self, input):
-        """Pool ``input`` ``(N, C, H, W)``."""
-        if _pair(self.dilation) == (1, 1):
-            return F.avg_pool2d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, count_include_pad=False)
-        return lip_pool2d(input, torch.zeros_like(input), self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-
-    def extra_repr(self):
-        """The window, for ``print``."""
-        return f'kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, dilation={self.dilation}, ceil_mode={self.ceil_mode}'
+    def forward(self, input: Tensor) -> Tensor:
+        """Pool ``input``."""
+        return self._mean(input)

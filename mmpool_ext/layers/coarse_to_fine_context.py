@@ -1,4 +1,4 @@
-"""The coarse-to-fine contextual module of "Specialize and Fuse": every level knows what the coarser ones have seen."""
+"""The coarse-to-fine contextual module of "Specialize and Fuse": each level gets the context of the coarser levels."""
 
 import torch
 import torch.nn.functional as F
@@ -6,6 +6,8 @@ from mmcv.cnn import ConvModule, build_activation_layer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import nn
+
+from ..ops.tracing import is_exporting
 
 
 def average_pyramid(input, num_levels):
@@ -17,12 +19,28 @@ def average_pyramid(input, num_levels):
 
 
 def pyramid_sampling(input, pool_scales):
-    """Average pool ``(N, C, H, W)`` to each of the square grids and line their cells up as tokens ``(N, C, S, 1)``, ``S = sum(scale ** 2)``."""
-    return torch.cat([F.adaptive_avg_pool2d(input, scale).flatten(2) for scale in pool_scales], 2).unsqueeze(3)
+    """Average pool ``(N, C, H, W)`` to each of the square grids and return their cells as tokens ``(N, C, S, 1)``, ``S = sum(scale ** 2)``."""
+    # ONNX has no adaptive pooling, and its decomposition in an exported graph holds for one size
+    pool = grid_means if is_exporting() else F.adaptive_avg_pool2d
+    return torch.cat([pool(input, scale).flatten(2) for scale in pool_scales], 2).unsqueeze(3)
+
+
+def grid_means(input, scale):
+    """Compute ``F.adaptive_avg_pool2d(input, scale)`` as two products with matrices that follow the size of ``input`` in an exported graph."""
+    rows, columns = (_cell_weights(edge, scale, input) for edge in input.shape[2:])
+    return rows @ input @ columns.transpose(0, 1)
+
+
+def _cell_weights(edge, scale, like):
+    """The weights ``(scale, edge)`` of each pixel in the mean of each cell; a pixel on a border counts in both cells, as in PyTorch."""
+    pixel, cell = torch.arange(edge, device=like.device), torch.arange(scale, device=like.device)[:, None]
+    inside = (pixel >= cell * edge // scale) & (pixel < ((cell + 1) * edge + scale - 1) // scale)
+    inside = inside.to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
 
 
 class ContextAttention(BaseModule):
-    """Let every pixel average the context tokens that answer it: ``softmax(q k^T / sqrt(key_channels)) v``.
+    """Attend from every pixel to the context tokens: ``softmax(q k^T / sqrt(key_channels)) v``.
 
     Query, key and value are plain 1x1 convolutions.
 

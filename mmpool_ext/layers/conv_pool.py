@@ -21,8 +21,8 @@ class ConvPool2d(WindowPool2d):
         ``(N, C, H, W)`` to ``(N, C, H_out, W_out)`` as torch's poolings.
     """
 
-    def __init__(self, in_channels: int, kernel_size=2, stride=2, padding=0, ceil_mode: bool = False):
-        super().__init__(in_channels, kernel_size, stride, padding, ceil_mode)
+    def __init__(self, in_channels: int, kernel_size=2, stride=2, padding=0, *, ceil_mode: bool = False):
+        super().__init__(in_channels, kernel_size, stride, padding, ceil_mode=ceil_mode)
         self.conv = nn.Conv2d(in_channels, in_channels, *self.window)
         self.init_weights()
 

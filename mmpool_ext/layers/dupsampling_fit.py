@@ -1,8 +1,8 @@
 """Fit DUpsampling's W to label maps: PCA in closed form, or gradient descent (Section 3.1 of the paper).
 
-It stands beside the layer because the two share one file format: the keys of the fitted dictionary are the layer's own state. Labels are one-hot and
-nearly piecewise constant, and both facts are used: a window of one class is counted, not stored, and windows that hold the same set of classes
-are multiplied in those classes' columns alone, so that the covariance of 5376 dimensions costs what one of 512 does.
+It is in this sub-package because it shares a file format with the layer: the keys of the fitted dictionary are the layer's own state. Labels are
+one-hot and nearly piecewise constant, and both facts are used: a window of one class is counted, not stored, and windows that hold the same set
+of classes are multiplied in those classes' columns alone, so that the covariance of 5376 dimensions costs what one of 512 does.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ class LabelWindows:
     """The windows of many label maps, in bounded memory.
 
     Windows of a single value are counted; of the others (``mixed`` in number) a uniform sample of at most ``max_windows`` is kept; with
-    ``covariance=True`` every one of them is summed into the second moment before it is let go.
+    ``covariance=True`` each of them is summed into the second moment before it is discarded.
 
     Args:
         num_classes: Number of classes C, 2 to 255. A window's void pixels are stored as the value C.
@@ -44,7 +44,7 @@ class LabelWindows:
         self.mixed = 0
         # One contiguous block per pair of classes, the upper ones only: adding into strided blocks of one matrix takes ten times as long.
         self.moment = torch.zeros(num_classes, num_classes, self.area, self.area, dtype=torch.float64) if covariance else None
-        self._sample = np.empty((max_windows, self.area), dtype=np.uint8)  # pages are taken as they are written
+        self._sample = np.empty((max_windows, self.area), dtype=np.uint8)  # the operating system allocates its pages as they are written
         self._random = np.random.default_rng(seed)
         self._pending, self._pending_bytes = [], 0
 
@@ -70,7 +70,7 @@ class LabelWindows:
             self.flush()
 
     def flush(self):
-        """Work off the mixed windows that wait for a full chunk."""
+        """Process the mixed windows that are waiting for a full chunk."""
         if not self._pending_bytes:
             return
         windows = np.concatenate(self._pending)
@@ -367,7 +367,8 @@ def fit_dupsampling(
     Returns:
         The layer's state (``weight (N, channels)``, ``bias (N,)`` the mean, ``projection``, ...; rows run class, row, column, as ``pixel_shuffle``
         reads them, where the paper writes row, column, class) with ``num_classes``, ``scale_factor``, ``channels``, ``method``, ``void``,
-        ``windows``, ``mixed_windows``, ``explained_variance_ratio`` (PCA only) and ``miou``: that of the reconstructed labels in percent.
+        ``windows``, ``mixed_windows``, ``explained_variance_ratio`` (PCA only) and ``miou``: that of the reconstructed labels in percent. It compares
+        fits and is no upper bound for a decoder: ``projection`` minimises squared distances, other features of the same W can restore more labels.
 
     Raises:
         ValueError: If an argument is out of range, a label is, a map is smaller than a window, or there is no labelled window.

@@ -23,8 +23,8 @@ class GatedPool2d(WindowPool2d):
         ``(N, C, H, W)`` to ``(N, C, H_out, W_out)`` as torch's poolings.
     """
 
-    def __init__(self, in_channels: int, kernel_size=2, stride=2, padding=0, ceil_mode: bool = False):
-        super().__init__(in_channels, kernel_size, stride, padding, ceil_mode)
+    def __init__(self, in_channels: int, kernel_size=2, stride=2, padding=0, *, ceil_mode: bool = False):
+        super().__init__(in_channels, kernel_size, stride, padding, ceil_mode=ceil_mode)
         self.mask = nn.Parameter(torch.empty(1, 1, *self.kernel_size))
         self.init_weights()
 
@@ -36,6 +36,5 @@ class GatedPool2d(WindowPool2d):
         """Pool ``input``."""
         mask = self.mask.expand(self.in_channels, -1, -1, -1)
         gate = F.conv2d(self._pad_tail(input), mask, None, self.stride, self.padding, groups=self.in_channels).sigmoid()
-        largest = F.max_pool2d(input, *self.window, ceil_mode=self.ceil_mode)
-        mean = F.avg_pool2d(input, *self.window, ceil_mode=self.ceil_mode, count_include_pad=False)
-        return mean + gate * (largest - mean)
+        mean = self._mean(input)
+        return mean + gate * (self._largest(input) - mean)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..ops.window import wide
 from .window_pool import WindowPool2d
 
 
@@ -22,7 +23,8 @@ class LpPool2d(WindowPool2d):
     Args:
         in_channels: See :class:`WindowPool2d`, as for ``kernel_size``, ``stride``, ``padding`` and ``ceil_mode``.
         norm_type: The order p, above 0; above 1 if learnt. Below 1 the gradient at an input of 0 is infinite.
-        learnable: Whether each channel learns its order, as ``p = 1 + softplus(raw_norm)`` of Gulcehre et al. (ECML 2014).
+        learnable: Whether each channel learns its order, as ``p = 1 + softplus(start + raw_norm)`` after Gulcehre et al. (ECML 2014). The start
+            is a constant and ``raw_norm`` begins at 0, so that weight decay pulls p back to ``norm_type``.
         mean: Whether the sum is divided by the window's pixels, as in Gulcehre et al.; p = 1 then is average pooling.
 
     Shape:
@@ -38,33 +40,37 @@ class LpPool2d(WindowPool2d):
         kernel_size=2,
         stride=2,
         padding=0,
+        *,
         ceil_mode: bool = False,
         norm_type: float = 2.0,
         learnable: bool = False,
         mean: bool = False,
     ):
-        super().__init__(in_channels, kernel_size, stride, padding, ceil_mode)
+        super().__init__(in_channels, kernel_size, stride, padding, ceil_mode=ceil_mode)
         if not norm_type > learnable:
             raise ValueError(f'LpPool2d: norm_type must be above {int(learnable)} with learnable={learnable}, but got {norm_type}')
         self.initial_norm, self.learnable, self.mean = norm_type, learnable, mean
         if learnable:
-            self.raw_norm = nn.Parameter(torch.empty(in_channels))
-            self.init_weights()
+            self.raw_norm = nn.Parameter(torch.zeros(in_channels))
 
     def init_weights(self):
         """Return a learnt order to ``norm_type``."""
         if self.learnable:
-            nn.init.constant_(self.raw_norm, math.log(math.expm1(self.initial_norm - 1)))
+            nn.init.zeros_(self.raw_norm)
 
     @property
     def norm_type(self) -> float | Tensor:
         """The order p: a number, or one for each channel when learnt."""
-        return 1 + F.softplus(self.raw_norm) if self.learnable else self.initial_norm
+        if not self.learnable:
+            return self.initial_norm
+        start = math.log(math.expm1(self.initial_norm - 1))
+        return 1 + F.softplus(start + wide(self.raw_norm))
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool ``input``."""
         windows = self._windows()
-        cells = windows.cells(input.abs())  # (K, N, C, H_out, W_out)
+        features = wide(input)
+        cells = windows.cells(features.abs())  # (K, N, C, H_out, W_out)
         norm = self.norm_type[:, None, None] if self.learnable else self.initial_norm
         # y is linear in x, so each window may be divided by its largest value, which then needs no gradient
         largest = cells.detach().amax(0)
@@ -72,5 +78,5 @@ class LpPool2d(WindowPool2d):
         ratio = (cells / largest.masked_fill(empty, 1)).masked_fill(empty, 1)
         total = (ratio**norm).sum(0)
         if self.mean:
-            total = total / windows.valid(input).sum(0)
-        return largest * total ** (1 / norm)
+            total = total / windows.valid(features).sum(0)
+        return (largest * total ** (1 / norm)).to(input.dtype)

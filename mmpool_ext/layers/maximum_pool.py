@@ -1,6 +1,5 @@
 """Max pooling with the constructor that every pooling layer here has."""
 
-import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor
 
@@ -20,4 +19,4 @@ class MaximumPool2d(WindowPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool ``input``."""
-        return F.max_pool2d(input, *self.window, ceil_mode=self.ceil_mode)
+        return self._largest(input)

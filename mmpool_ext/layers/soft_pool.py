@@ -1,4 +1,4 @@
-"""SoftPool: each window weighed by the softmax of its own values."""
+"""SoftPool: each window weighted by the softmax of its own values."""
 
 from mmengine.registry import MODELS
 from torch import Tensor
@@ -23,4 +23,4 @@ class SoftPool2d(WindowPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool ``input``."""
-        return lip_pool2d(input, input, *self.window, ceil_mode=self.ceil_mode)
+        return lip_pool2d(input, input, *self.window, dilation=self.dilation, ceil_mode=self.ceil_mode)

@@ -1,8 +1,19 @@
 """Tensors in, tensors out: every pooling here is a weighted mean over a window."""
 
+from .gated_lip_pool import gated_lip_pool2d
+from .instance_norm import instance_norm_relu
 from .lan_pool import lan_pool2d
 from .lip_pool import lip_pool2d
 from .polynomial_pool import polynomial_pool2d
 from .pyramid import fuse_pyramid, label_pyramid, relabel_pyramid
 
-__all__ = ['fuse_pyramid', 'label_pyramid', 'lan_pool2d', 'lip_pool2d', 'polynomial_pool2d', 'relabel_pyramid']
+__all__ = [
+    'fuse_pyramid',
+    'gated_lip_pool2d',
+    'instance_norm_relu',
+    'label_pyramid',
+    'lan_pool2d',
+    'lip_pool2d',
+    'polynomial_pool2d',
+    'relabel_pyramid',
+]

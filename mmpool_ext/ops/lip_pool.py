@@ -4,13 +4,15 @@ import torch
 from torch import Tensor
 
 from . import _extension
+from .tracing import traceable
 from .window import Window, check_shape, check_weight, wide
 
 __all__ = ['lip_pool2d']
 
 
+@traceable
 def lip_pool2d(
-    input: Tensor, logit: Tensor, kernel_size=3, stride=2, padding=1, dilation=1, ceil_mode: bool = False, *, backend: str = 'auto'
+    input: Tensor, logit: Tensor, kernel_size=3, stride=2, padding=1, *, dilation=1, ceil_mode: bool = False, backend: str = 'auto'
 ) -> Tensor:
     """Average each window with weights ``softmax(logit)`` taken over that window.
 

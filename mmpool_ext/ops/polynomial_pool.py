@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from . import _extension
+from .tracing import is_exporting, traceable
 from .window import Window, check_weight, wide
 
 __all__ = ['polynomial_pool2d']
@@ -11,7 +12,8 @@ __all__ = ['polynomial_pool2d']
 EPS = 1e-6
 
 
-def polynomial_pool2d(input: Tensor, alpha: Tensor, kernel_size=2, stride=2, padding=0, ceil_mode: bool = False, *, backend: str = 'auto') -> Tensor:
+@traceable
+def polynomial_pool2d(input: Tensor, alpha: Tensor, kernel_size=2, stride=2, padding=0, *, ceil_mode: bool = False, backend: str = 'auto') -> Tensor:
     """Average each window with weights ``input ** alpha``.
 
     ``out = sum(input ** (alpha + 1)) / sum(input ** alpha)``: Eq. 1 of Wei et al., "Building Detail-Sensitive Semantic Segmentation
@@ -60,8 +62,12 @@ def polynomial_pool2d(input: Tensor, alpha: Tensor, kernel_size=2, stride=2, pad
 
 def composite(input: Tensor, alpha: Tensor, window: Window) -> Tensor:
     """Compute :func:`polynomial_pool2d` from PyTorch's own functions: twice differentiable."""
-    cells = window.cells(wide(input).clamp(min=0))
-    return _WeightedByPower.apply(cells, wide(alpha), window.valid(input)).to(input.dtype)
+    values = wide(input)
+    values = torch.where(values < 0, 0, values)  # a zero gets its gradient, which clamp() gives before torch 2.14 alone
+    weighted = window.cells(values), wide(alpha), window.valid(input)
+    # A traced module cannot be saved with a function of ours in it, and needs no gradient
+    average = _WeightedByPower.forward if is_exporting() else _WeightedByPower.apply
+    return average(*weighted).to(input.dtype)
 
 
 def _power(ratio: Tensor, exponent: Tensor) -> Tensor:
@@ -80,11 +86,16 @@ def _ratios(cells: Tensor, alpha: Tensor, valid: Tensor) -> tuple[Tensor, Tensor
 class _WeightedByPower(torch.autograd.Function):
     """Cells ``(K, N, C, H_out, W_out)`` weighted by their powers; the gradient is written out to settle what happens at zero."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, cells, alpha, valid):
-        ctx.save_for_backward(cells, alpha, valid)
+    def forward(cells, alpha, valid):
         _, _, weight = _ratios(cells, alpha, valid)
         return (weight * cells).sum(0) / weight.sum(0)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, grad_output):

@@ -6,6 +6,7 @@ import torch
 
 VOID_RULES = ('agree', 'strict')
 RELABEL_MODES = ('raw', 'gt', 'tp')
+NEITHER = -1  # in unity maps, for cells that are void or done; labels have a marker of their own, which may be 0 or 1
 
 
 def check_strides(name, strides):
@@ -23,7 +24,8 @@ def check_threshold(name, threshold):
 
 def upsample_cells(cells, scale):
     """Copy every cell to its ``scale x scale`` descendants; ``cells`` is ``(..., H, W)`` of any dtype."""
-    return cells.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
+    grown = cells[..., :, None, :, None].expand(*cells.shape[:-1], scale, cells.shape[-1], scale)
+    return grown.flatten(-2).flatten(-3, -2)
 
 
 def label_pyramid(label, strides=(32, 16, 8, 4), ignore_index=255, void_rule='agree'):
@@ -36,12 +38,12 @@ def label_pyramid(label, strides=(32, 16, 8, 4), ignore_index=255, void_rule='ag
     Args:
         label: Integer labels ``(N, H, W)`` >= 0; H and W multiples of ``strides[0]``.
         strides: Cell edges in pixels from the coarsest level to the finest, each half of the one before.
-        ignore_index: The label of void pixels, of mixed cells and of void cells.
+        ignore_index: The label of void pixels and, in the label maps, of mixed and of void cells. Any integer, 0 and 1 too.
         void_rule: ``'agree'``: void pixels agree with any label, a cell of nothing else is void. ``'strict'``: one void pixel makes its cell void.
 
     Returns:
         ``(semantic, unity)``: L label maps ``(N, H / stride, W / stride)`` of the dtype of ``label``, and L - 1 maps of the same sizes
-        (the finest level has none) with 1 for unit-cells, 0 for mixed cells, ``ignore_index`` for void cells.
+        (the finest level has none) of int8: 1 for unit-cells, 0 for mixed cells, -1 for void cells, whatever ``ignore_index`` is.
 
     Raises:
         ValueError: If the strides do not halve, the size is no multiple of the coarsest, or the rule is unknown.
@@ -74,7 +76,7 @@ def label_pyramid(label, strides=(32, 16, 8, 4), ignore_index=255, void_rule='ag
         void = void.reshape(cells).any(4).any(2)
         height, width, scale = height // scale, width // scale, 2
         unit, dropped = low == high, low > high if void_rule == 'agree' else void
-        unity.insert(0, unit.to(label.dtype).masked_fill(dropped, ignore_index))
+        unity.insert(0, unit.to(torch.int8).masked_fill(dropped, NEITHER))
         semantic.insert(0, low.masked_fill(~unit | dropped, ignore_index))
     return semantic, unity
 
@@ -92,7 +94,7 @@ def relabel_pyramid(semantic, unity, unity_logits=(), mode='tp', threshold=0.5, 
         ignore_index: The label of dropped cells.
 
     Returns:
-        New ``(semantic, unity)``, dropped cells at ``ignore_index``. No gradient flows from here.
+        New ``(semantic, unity)``, dropped cells at ``ignore_index`` in the label maps and at -1 in the unity maps. No gradient flows from here.
 
     Raises:
         ValueError: If the mode is unknown, the threshold no probability, or the shapes differ.
@@ -119,7 +121,7 @@ def relabel_pyramid(semantic, unity, unity_logits=(), mode='tp', threshold=0.5, 
         above = upsample_cells(above | done[level - 1], 2)
         semantic[level] = semantic[level].masked_fill(above, ignore_index)
         if level < len(unity):
-            unity[level] = unity[level].masked_fill(above, ignore_index)
+            unity[level] = unity[level].masked_fill(above, NEITHER)
     return semantic, unity
 
 

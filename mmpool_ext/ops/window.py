@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .tracing import traceable
+
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -70,14 +72,19 @@ class Window(NamedTuple):
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Count the windows as torch's pooling does: in ``ceil_mode`` a last one counts if it starts inside the input or its leading padding."""
-        sizes = []
-        for size, kernel, stride, pad, gap in zip((height, width), self.kernel_size, self.stride, self.padding, self.dilation, strict=True):
-            span = size + 2 * pad - gap * (kernel - 1) - 1
-            count = span // stride + 1
-            if self.ceil_mode and span % stride and count * stride < size + pad:
-                count = count + 1
-            sizes.append(count)
-        return sizes[0], sizes[1]
+        (last_y, last_x), (step_y, step_x) = self._lasts(), self.stride
+        return (height + last_y + step_y) // step_y, (width + last_x + step_x) // step_x
+
+    def _lasts(self) -> list[int]:
+        """Give the last place where a window may begin, counted from its place before the padding, less the edge of the input.
+
+        So sizes and slices are sums with no branch on the size, which is a symbol where a graph is exported.
+        """
+        lasts = []
+        for kernel, stride, pad, gap in zip(self.kernel_size, self.stride, self.padding, self.dilation, strict=True):
+            extent = gap * (kernel - 1) + 1
+            lasts.append(min(2 * pad - extent + stride, pad) - 1 if self.ceil_mode else 2 * pad - extent)
+        return lasts
 
     def cells(self, input: Tensor, fill: float = 0.0) -> Tensor:
         """Gather every window's cells.
@@ -89,20 +96,33 @@ class Window(NamedTuple):
         Returns:
             ``(K, ..., H_out, W_out)``: the K cells of a window along the first axis, row by row.
         """
-        (rows, columns), (step_y, step_x), (gap_y, gap_x) = self.output_size(*input.shape[-2:]), self.stride, self.dilation
-        end_y, end_x = (pad + (stride - 1 if self.ceil_mode else 0) for pad, stride in zip(self.padding, self.stride, strict=True))
-        input = F.pad(input, (self.padding[1], end_x, self.padding[0], end_y), value=fill)
-        return torch.stack(
-            [
-                input[..., y : y + (rows - 1) * step_y + 1 : step_y, x : x + (columns - 1) * step_x + 1 : step_x]
-                for y in range(0, gap_y * self.kernel_size[0], gap_y)
-                for x in range(0, gap_x * self.kernel_size[1], gap_x)
-            ]
-        )
+        return window_cells(input, self, fill)
 
     def valid(self, input: Tensor) -> Tensor:
         """Tell a window's input pixels from its padding: bool, ``(K, 1, 1, H_out, W_out)``."""
-        return self.cells(torch.ones(1, 1, *input.shape[2:], device=input.device)) > 0
+        return valid_cells(input, self)
+
+
+@traceable
+def window_cells(input: Tensor, window: Window, fill: float = 0.0) -> Tensor:
+    """Do the work of :meth:`Window.cells`."""
+    (step_y, step_x), (gap_y, gap_x) = window.stride, window.dilation
+    rows, columns = (size + last + 1 for size, last in zip(input.shape[-2:], window._lasts(), strict=True))
+    end_y, end_x = (pad + (stride - 1 if window.ceil_mode else 0) for pad, stride in zip(window.padding, window.stride, strict=True))
+    input = F.pad(input, (window.padding[1], end_x, window.padding[0], end_y), value=fill)
+    return torch.stack(
+        [
+            input[..., y : y + rows : step_y, x : x + columns : step_x]
+            for y in range(0, gap_y * window.kernel_size[0], gap_y)
+            for x in range(0, gap_x * window.kernel_size[1], gap_x)
+        ]
+    )
+
+
+@traceable
+def valid_cells(input: Tensor, window: Window) -> Tensor:
+    """Do the work of :meth:`Window.valid`."""
+    return window.cells(torch.ones(1, 1, *input.shape[2:], device=input.device)) > 0
 
 
 def check_weight(op: str, what: str, weight: Tensor, input: Tensor) -> None:
@@ -122,6 +142,7 @@ def check_shape(op: str, what: str, weight: Tensor, input: Tensor) -> None:
         raise ValueError(f'{op}: {what} must have the shape of input, but got {what} {tuple(weight.shape)} and input {tuple(input.shape)}')
 
 
+@traceable
 def wide(input: Tensor) -> Tensor:
     """Bring a half to float32, in which all arithmetic runs; float32 and float64 stay as they are."""
     return input.float() if input.dtype in (torch.float16, torch.bfloat16) else input

@@ -2,12 +2,10 @@
 
 import torch
 from matplotlib.figure import Figure
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from ..layers import PolynomialPool2d
-from .watch import watch
+from .watch import WatchHook, watch
 
 
 def watch_alpha(model: nn.Module):
@@ -28,28 +26,27 @@ def watch_alpha(model: nn.Module):
     return watch({name: pool.side_branch for name, pool in pools.items()})
 
 
-class MeanAlphaHook(Hook):
+class MeanAlphaHook(WatchHook):
     """Log the mean order of every P-pooling layer during training, as ``alpha/<name of the layer>``.
 
     Args:
-        interval: Iterations from one look to the next; the logger's interval or a divisor of it.
+        interval: Iterations between two logged numbers; use the logger's interval or a divisor of it.
+        picture_interval: Iterations between two pictures, see :class:`WatchHook`. None: no pictures.
     """
 
-    def __init__(self, interval: int = 50):
-        self.interval = interval
+    name = 'alpha'
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        """Start to watch."""
-        if self.every_n_train_iters(runner, self.interval):
-            self.watch = watch_alpha(runner.model.module if is_model_wrapper(runner.model) else runner.model)
-            self.maps = self.watch.__enter__()
+    def watch(self, model):
+        """Collect the alpha maps."""
+        return watch_alpha(model)
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        """Hand the means to the logger."""
-        if self.every_n_train_iters(runner, self.interval):
-            self.watch.__exit__(None, None, None)
-            for name, alpha in self.maps.items():
-                runner.message_hub.update_scalar(f'train/alpha/{name}', alpha.mean().item())
+    def scalars(self, model, outputs):
+        """Average each map."""
+        return {f'alpha/{name}': alpha.mean().item() for name, alpha in outputs.items()}
+
+    def draw(self, runner, image, outputs):
+        """Draw the maps of the first image."""
+        return draw_alpha(image, {name: alpha[0] for name, alpha in outputs.items()})
 
 
 def draw_alpha(image, maps: dict[str, Tensor], num_channels: int = 5) -> Figure:
@@ -63,7 +60,8 @@ def draw_alpha(image, maps: dict[str, Tensor], num_channels: int = 5) -> Figure:
     Returns:
         One row a layer.
     """
-    figure = Figure(figsize=(2.2 * (num_channels + 1) + 3, 2.3 * len(maps)), layout='constrained')
+    figure = Figure(figsize=(2.2 * (num_channels + 1) + 3, 2.3 * len(maps) + 0.3), layout='constrained')
+    figure.suptitle('alpha of each window: 0 (dark) is average pooling, 20 and more (bright) is near max pooling', fontsize=11)
     grid = figure.subplots(len(maps), num_channels + 2, squeeze=False, width_ratios=[1] * (num_channels + 1) + [1.6])
     for row, (name, alpha) in zip(grid, maps.items(), strict=True):
         alpha = alpha.float().cpu()

@@ -1,9 +1,12 @@
-"""Draw what a pyramid predicts: Figure 1 of "Specialize and Fuse" as a picture."""
+"""Draw what a pyramid predicts, as Figure 1 of "Specialize and Fuse", and log during training which levels it uses."""
 
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+
+from ..ops.pyramid import fuse_pyramid
+from .watch import WatchHook, unwrapped, watch
 
 LEVEL_COLOURS = ('#fde725', '#35b779', '#31688e', '#440154', '#8c6bb1', '#bfd3e6')  # coarsest first, as many as levels are likely
 UNITY = ListedColormap(['#202020', '#f5f5f5'])
@@ -76,3 +79,49 @@ def draw_pyramid(image, semantic, unity, level, strides, palette, threshold=0.5,
     handles = [Patch(facecolor=levels(index), label=f'stride {stride}') for index, stride in enumerate(strides)]
     figure.legend(handles=handles, loc='outside lower center', ncols=num_levels, frameon=False)
     return figure
+
+
+class PyramidLevelHook(WatchHook):
+    """Log during training the share of pixels that each level of a ``PyramidRepresentationHead`` predicts, as ``pyramid_share/stride<stride>``.
+
+    Args:
+        interval: Iterations between two logged numbers; use the logger's interval or a divisor of it.
+        picture_interval: Iterations between two pictures, see :class:`WatchHook`. None: no pictures.
+    """
+
+    name = 'pyramid'
+
+    def watch(self, model):
+        """Collect the unity maps and each level's logits.
+
+        Raises:
+            ValueError: If the model's decode head predicts no unity pyramid.
+        """
+        head = getattr(model, 'decode_head', None)
+        if getattr(head, 'unity_head', None) is None:
+            raise ValueError(f'PyramidLevelHook: decode_head must predict a unity pyramid, but got {type(head).__name__} without one')
+        return watch({'unity': head.unity_head, **{f'level{index}': classifier for index, classifier in enumerate(head.conv_seg)}})
+
+    def _levels(self, head, outputs):
+        """Logits of each level, and the level that each pixel of the finest takes."""
+        semantic = [outputs[f'level{index}'] for index in range(len(head.strides))]
+        return semantic, fuse_pyramid(semantic, outputs['unity'], head.unity_threshold)[1]
+
+    def scalars(self, model, outputs):
+        """Count the pixels of each level."""
+        head = model.decode_head
+        _, level = self._levels(head, outputs)
+        return {f'pyramid_share/stride{stride}': (level == index).float().mean().item() for index, stride in enumerate(head.strides)}
+
+    def draw(self, runner, image, outputs):
+        """Draw the pyramid of the first image."""
+        head = unwrapped(runner.model).decode_head
+        semantic, level = self._levels(head, outputs)
+        labels = [logits[0].argmax(0).cpu().numpy() for logits in semantic]
+        unity = [logits[0].sigmoid().cpu().numpy() for logits in outputs['unity']]
+        return draw_pyramid(image, labels, unity, level[0].cpu().numpy(), head.strides, _palette(head.num_classes), head.unity_threshold)
+
+
+def _palette(num_classes):
+    """Colours of classes: evenly spaced hues, the first one black."""
+    return [(0, 0, 0)] + [tuple(int(255 * channel) for channel in hsv_to_rgb((index / num_classes, 0.7, 0.9))) for index in range(1, num_classes)]

@@ -20,3 +20,13 @@ def test_stride_and_channels(strides, size):
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match='LabelEncoder: strides must be as many as channels, but got 2 and 5'):
         LabelEncoder(21, strides=(2, 2))
+
+
+def test_starts_as_the_paper_prescribes():
+    """New layers: a normal distribution of mean 0 and variance 0.01 (Section 4)."""
+    torch.manual_seed(0)
+    encoder = LabelEncoder(21)
+    encoder.init_weights()
+    for layer in encoder.layers:
+        assert layer.conv.weight.std().item() == pytest.approx(0.1, rel=0.03)
+        assert abs(layer.conv.weight.mean().item()) < 0.002

@@ -1,6 +1,8 @@
 """``build_backbone`` finds a name in every place that it promises, and says where it looked."""
 
+import copy
 import importlib.util
+import pickle
 
 import mmengine
 import pytest
@@ -86,9 +88,34 @@ def test_unknown_names_are_errors(codebase, name, message):
         build_backbone(name)
 
 
-def test_a_config_is_an_error():
-    with pytest.raises(TypeError, match='build_backbone: backbone must be a name, but got dict'):
-        build_backbone(dict(type='ResNet'))
+@pytest.mark.parametrize('codebase', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_a_class_or_a_config_builds_what_the_name_builds(codebase):
+    """New-style configs hold classes, and a config of the backbone is what people have at hand."""
+    pytest.importorskip(codebase)
+    named_one = build_backbone(f'{codebase}.ResNet', **DEPTH18)
+    cls = type(named_one)
+    configs = [dict(type=f'{codebase}.ResNet', **DEPTH18), dict(type=cls, depth=18)]
+    for net in (build_backbone(cls, **DEPTH18), build_backbone(configs[0]), build_backbone(configs[1], num_stages=4)):
+        assert type(net) is cls
+        assert [(name, value.shape) for name, value in net.state_dict().items()] == [(name, v.shape) for name, v in named_one.state_dict().items()]
+    assert configs[0]['depth'] == 18
+
+
+@pytest.mark.parametrize('backbone', [None, {}, dict(depth=18), 18])
+def test_neither_name_nor_class_nor_config_is_an_error(backbone):
+    with pytest.raises(TypeError, match='build_backbone: backbone must be a name, a class or a config with a type, but got'):
+        build_backbone(backbone)
+
+
+def test_an_argument_in_the_config_and_beside_it_is_an_error():
+    with pytest.raises(TypeError, match='build_backbone: arguments must be given once, but got depth in the config of the backbone and beside it'):
+        build_backbone(dict(type='mmseg.ResNet', depth=18), depth=50)
+
+
+def test_a_class_that_lacks_an_argument_is_named():
+    mmseg = pytest.importorskip('mmseg.models')
+    with pytest.raises(TypeError, match=r'arguments must be those of ResNet, but got another: .*in_chans'):
+        build_backbone(mmseg.ResNet, depth=18, in_chans=1)
 
 
 @pytest.mark.parametrize('codebase', ['mmdet', 'mmseg', 'mmpretrain', 'timm'])
@@ -111,3 +138,72 @@ def test_a_broken_codebase_is_an_error(monkeypatch):
 
 def test_mmengine_is_the_root_scope():
     assert named.ROOT == 'mmengine' == mmengine.registry.MODELS.scope
+
+
+def test_an_argument_that_the_network_lacks_is_an_error_that_names_the_way_out():
+    pytest.importorskip('timm')
+    for argument in (dict(in_channels=4), dict(frozen_stages=1), dict(norm_eval=True)):
+        message = rf"those of timm.resnet18, but got another: .*'{next(iter(argument))}'; timm has in_chans for in_channels.*_delete_=True"
+        with pytest.raises(TypeError, match=message):
+            build_backbone('timm.resnet18', **argument)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """What stands in for timm's download: a file for the tag of resnet18's weights, written by the test, and the arguments that point there."""
+    timm = pytest.importorskip('timm')
+    torch.manual_seed(1)
+    torch.save(timm.create_model('resnet18').state_dict(), tmp_path / 'weights.pth')
+    return torch.load(tmp_path / 'weights.pth'), dict(pretrained=True, pretrained_cfg_overlay=dict(file=str(tmp_path / 'weights.pth')))
+
+
+def test_weights_of_timm_are_loaded_by_init_weights_not_when_built(published, tmp_path):
+    """So that a checkpoint is tested without a download."""
+    weights, arguments = published
+    missing = dict(arguments, pretrained_cfg_overlay=dict(file=str(tmp_path / 'missing.pth')))
+    network = build_backbone('timm.resnet18.a1_in1k', **missing)
+    with pytest.raises(FileNotFoundError):
+        network.init_weights()
+    network = build_backbone('timm.resnet18.a1_in1k', **arguments)
+    assert not torch.equal(network.conv1.weight, weights['conv1.weight'])
+    for one in (pickle.loads(pickle.dumps(network)), copy.deepcopy(network), network):
+        assert not torch.equal(one.conv1.weight, weights['conv1.weight'])
+        one.init_weights()
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in one.state_dict().items())
+
+
+def test_a_module_that_holds_a_timm_backbone_loads_its_weights(published):
+    weights, arguments = published
+
+    class Segmentor(BaseModule):
+        def __init__(self, backbone):
+            super().__init__()
+            self.backbone = backbone
+
+    pool = dict(type='PolynomialPool2d')
+    backbones = [
+        MODELS.build(dict(type='Tapped', backbone='timm.resnet18', taps=['layer1'], **arguments)),
+        MODELS.build(dict(type='Repooled', backbone='timm.resnet18', pool=pool, **arguments)),
+    ]
+    for backbone in backbones:
+        own = {name: tensor.clone() for name, tensor in backbone.state_dict().items() if 'side_branch' in name}
+        model = Segmentor(backbone)
+        model.init_weights()
+        found = backbone.state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in weights.items() if not name.startswith('fc.'))
+        assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
+    assert len(own) > 10
+
+
+def test_other_image_channels_take_over_timms_weights_as_timm_does(published):
+    weights, arguments = published
+    network = build_backbone('timm.resnet18', in_chans=1, **arguments)
+    network.init_weights()
+    torch.testing.assert_close(network.conv1.weight, weights['conv1.weight'].sum(1, keepdim=True))
+
+
+def test_an_unknown_tag_names_the_known_ones():
+    pytest.importorskip('timm')
+    message = "a tag must be one of gluon_in1k for timm.resnet50s, but got 'timm.resnet50s.tf_in1k'"
+    with pytest.raises(ValueError, match=message):
+        build_backbone('timm.resnet50s.tf_in1k')

@@ -92,3 +92,16 @@ def test_bad_arguments():
         PPoolVGG(POOL, output_stride=4)
     with pytest.raises(ValueError, match=r'PPoolVGG: pool_stages must be among 0 to 4, but got \(5,\)'):
         PPoolVGG(POOL, pool_stages=(5,))
+
+
+def test_p_pooling_starts_within_five_percent_of_max_pooling():
+    """What configs/ppool/README.md says of the start: 1% after pool1 to 5% after pool5."""
+    torch.manual_seed(0)
+    images = nn.functional.interpolate(torch.randn(1, 3, 24, 24), size=(96, 96), mode='bicubic')
+    largest, net = (PPoolVGG(dict(type=kind), out_indices=(0, 1, 2, 3, 4)).eval() for kind in ('MaximumPool2d', 'PolynomialPool2d'))
+    net.load_state_dict(largest.state_dict(), strict=False)
+    with torch.no_grad():
+        distances = [((own - theirs).norm() / theirs.norm()).item() for own, theirs in zip(net(images), largest(images), strict=True)]
+    print([f'{distance:.3f}' for distance in distances])
+    assert distances[0] < 0.02
+    assert max(distances) < 0.08

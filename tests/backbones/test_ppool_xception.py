@@ -41,12 +41,23 @@ def test_strides_become_dilations(output_stride, middle, late):
 
 @pytest.mark.parametrize(('pool_skips', 'count'), [(True, 8), (False, 5)])
 def test_shortcuts_may_keep_their_strided_convolution(pool_skips, count):
-    """conv1 and blocks 1, 2, 3, 12; at stride 16 the shortcuts of blocks 1, 2 and 3. A pool whose stride is removed stays."""
+    """The stem and blocks 1, 2, 3, 12; at stride 16 the shortcuts of blocks 1, 2 and 3. A pool whose stride is removed stays."""
     net = PPoolXception(POOL, pool_skips=pool_skips)
     assert sum(type(module).__name__ == 'PolynomialPool2d' for module in net.modules()) == count
     assert net.block1.skip.stride == ((1, 1) if pool_skips else (2, 2))
     assert type(net.block12.rep[-1].pool).__name__ == 'PolynomialPool2d'
     assert net.block12.rep[-1].pool.stride == (1, 1)
+
+
+def test_the_stem_is_pooled_after_its_norm_and_relu():
+    """The authors' code: 3x3 with stride 2, where conv1's own output was pooled 2x2 here."""
+    net = PPoolXception(dict(type='MaximumPool2d'), output_stride=32, out_indices=(0,)).eval()
+    nn.init.normal_(net.bn1.weight)  # negative factors turn the maximum around
+    input = torch.rand(1, 3, 33, 40)
+    stem = nn.functional.max_pool2d(net.bn1(nn.functional.conv2d(input, net.conv1.weight, None, 1, 1)).relu(), 3, 2, 1)
+    torch.testing.assert_close(net(input)[0], net.bn2(net.conv2(stem)).relu())
+    starts = {name: m.side_branch.initial_alpha for name, m in PPoolXception(POOL).named_modules() if type(m).__name__ == 'PolynomialPool2d'}
+    assert {name for name, start in starts.items() if start != 20} == {f'block{index}.skip.replacement.pool' for index in (1, 2, 3)}
 
 
 def test_bad_stride():

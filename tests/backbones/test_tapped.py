@@ -50,6 +50,9 @@ def test_channels_and_sizes_of_the_papers_features():
     input = torch.empty(1, 3, 513, 513, device='meta')
     shapes = [tuple(f.shape[1:3]) for f in Tapped('mmseg.ResNetV1c', TAPS, **RESNET).to('meta')(input)]
     assert shapes == [(128, 257), (256, 129), (1024, 33), (2048, 33)]
+    for stride in (16, 32):
+        network = Tapped('timm.resnet50s.gluon_in1k', ['act1', 'layer1.1.bn3', 'layer3.5.bn3'], output_stride=stride, out_indices=(4,)).to('meta')
+        assert [tuple(f.shape[1:3]) for f in network(input)] == [(128, 257), (256, 129), (1024, 33), (2048, 33 if stride == 16 else 17)]
     for name, middle in (('xception65', 18), ('xception71', 20)):
         taps = ['blocks_1.stack.conv2', f'blocks_{middle}.stack.conv3']
         network = Tapped(f'timm.{name}', taps, output_stride=16, out_indices=(4,)).to('meta')
@@ -150,6 +153,6 @@ def test_a_tap_inside_a_reentrant_checkpoint_is_an_error():
 
 def test_the_output_of_a_tap_must_be_a_tensor():
     network = Tapped('mmseg.ResNetV1c', ['layer1'], depth=18)
-    network.layer1.register_forward_hook(lambda module, args, output: (output,))
+    network.layer1.register_forward_hook(lambda module, args, output: (output,), prepend=True)
     with pytest.raises(RuntimeError, match="must be a tensor, but got tuple from 'layer1'"):
         network(torch.randn(1, 3, 33, 33))

@@ -5,6 +5,7 @@ import torch
 import yaml
 
 pytest.importorskip('mmseg')
+import recipes
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model.utils import revert_sync_batchnorm
@@ -25,6 +26,11 @@ def mmseg_scope():
     register_all_modules(init_default_scope=False)
     with DefaultScope.overwrite_default_scope('mmseg'):
         yield
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_is_the_recipe(name):
+    assert recipes.problems(FOLDER / name, recipes.read('pyramid')) == []
 
 
 def build(name):

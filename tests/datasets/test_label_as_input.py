@@ -32,6 +32,15 @@ def test_inputs_are_the_one_hot_labels(training):
         assert not one[:, :, 7:].any()
 
 
+@pytest.mark.parametrize('ignore_index', [0, 1])
+def test_void_of_any_label_is_no_class(ignore_index):
+    data = batch((5, 7), (5, 7))
+    labels = torch.cat([sample.gt_sem_seg.data for sample in data['data_samples']])
+    inputs = MODELS.build(dict(type='LabelAsInput', num_classes=3, ignore_index=ignore_index))(data)['inputs']
+    assert torch.equal(inputs.sum(1), ((labels < 3) & (labels != ignore_index)).float())
+    assert not inputs[:, ignore_index].any()
+
+
 def test_label_of_another_size():
     data = batch((5, 7))
     data['data_samples'][0].gt_sem_seg = PixelData(data=torch.zeros(1, 10, 14, dtype=torch.long))

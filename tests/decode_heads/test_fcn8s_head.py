@@ -63,6 +63,21 @@ def test_odd_sizes_and_prediction():
     assert head.predict(features(15, 21), [dict(img_shape=(117, 163))], dict()).shape == (2, 3, 117, 163)
 
 
+@pytest.mark.parametrize('size', [(375, 500), (376, 503), (75, 101)])
+def test_backbones_that_round_down(size):
+    """VGG's 2x2 poolings floor: 46, 23 and 11 rows of 375. Validation died of it after the training of even crops went well."""
+    head = build().eval()
+    maps = tuple(torch.randn(1, channels, size[0] // stride, size[1] // stride) for channels, stride in zip(CHANNELS, (8, 16, 32), strict=True))
+    assert head(maps).shape[2:] == (size[0] // 8, size[1] // 8)
+    with torch.no_grad():
+        for parameter in (head.score8, head.score16):
+            parameter.bias.zero_()
+        head.conv_seg.weight.zero_()
+        head.conv_seg.bias.copy_(torch.arange(3.0))
+        last = head(maps)[0, :, -1, -1]
+    assert last[0] < last[1] < last[2]  # the edge is scored too
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match=r'FCN8sHead: in_channels and in_index must have three entries, but got \(1, 2\) and \(0, 1, 2\)'):
         MODELS.build(dict(type='FCN8sHead', in_channels=(1, 2), num_classes=3, _scope_='mmseg'))

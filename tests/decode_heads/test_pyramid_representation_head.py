@@ -292,6 +292,25 @@ def test_tp_drops_what_the_unity_pyramid_finds():
     semantic, unity = head.targets(label, sure)
     assert (semantic[1] == VOID).all()
     assert (semantic[2] == VOID).all()
-    assert (unity[1] == VOID).all()
+    assert (unity[1] == -1).all()
     expected = relabel_pyramid(*label_pyramid(label, (16, 8, 4)), sure)
     assert torch.equal(semantic[0], expected[0][0])
+
+
+@pytest.mark.parametrize('ignore_index', [0, 1, 2])
+def test_void_may_have_any_label(ignore_index):
+    """Losses with void at 0 or 1 are those with void at 255: mixed and unit cells are learnt from."""
+    torch.manual_seed(0)
+    head = build_head()
+    pyramid = head.train()((torch.randn(2, 6, 8, 8),))
+    label = random_labels(2, 32, 32)
+    label[:, :, :9] = VOID
+    # the same classes for void at 255 and at ignore_index: none may be ignore_index itself
+    label = torch.where(label == ignore_index, VOID, label)
+    expected = head.loss_by_feat(pyramid, samples_of(label))
+    head.ignore_index = ignore_index
+    got = head.loss_by_feat(pyramid, samples_of(torch.where(label == VOID, ignore_index, label)))
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value)
+    assert any(float(value) > 0 for name, value in got.items() if 'unity' in name)

@@ -65,8 +65,20 @@ def test_metric_equals_the_loops():
         for on in range(3):
             here = valid & (group == on)
             expected[f'mIoU_level{by + 1}_on{on + 1}'] = iou_by_loops([(levels[:, by][here], label[here])])
+    expected = {f'pyramid/{name}': value for name, value in expected.items()}
     assert got == pytest.approx(expected, abs=0.01, nan_ok=True)
-    assert np.isnan(got['mIoU_level1_on3'])
+    assert np.isnan(got['pyramid/mIoU_level1_on3'])
+
+
+@pytest.mark.parametrize(('wrong', 'ignore_index'), [(4, 255), (-1, 255), (255, 0)])
+def test_a_label_that_is_no_class_is_an_error(wrong, ignore_index):
+    """It would count as a class of the next level."""
+    metric = METRICS.build(dict(type='PyramidLevelMetric', ignore_index=ignore_index))
+    metric.dataset_meta = dict(classes=CLASSES)
+    map_of = lambda value, levels=1: dict(data=torch.full((levels, 2, 2), value))  # noqa: E731
+    sample = dict(pred_sem_seg=map_of(0), gt_sem_seg=map_of(wrong), pyramid_sem_seg=map_of(0, 2), pyramid_level=map_of(0))
+    with pytest.raises(ValueError, match=rf'PyramidLevelMetric: labels must be 0 to 3 or ignore_index {ignore_index}, but got \[{wrong}\]'):
+        metric.process({}, [sample])
 
 
 def test_metric_names_the_model_that_it_needs():

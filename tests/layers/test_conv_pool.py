@@ -12,7 +12,7 @@ def test_is_a_convolution_with_a_relu():
     pool = ConvPool2d(3, 3, 2, 1)
     torch.testing.assert_close(pool(input), F.relu(F.conv2d(input, pool.conv.weight, pool.conv.bias, 2, 1)))
     # ceil_mode adds zeros at the end only
-    pool = ConvPool2d(3, 2, 2, 0, True)
+    pool = ConvPool2d(3, 2, 2, 0, ceil_mode=True)
     torch.testing.assert_close(pool(input), F.relu(F.conv2d(F.pad(input, (0, 1, 0, 1)), pool.conv.weight, pool.conv.bias, 2)))
 
 

@@ -1,5 +1,6 @@
 """The DUpsampling layer."""
 
+import copy
 import math
 
 import pytest
@@ -57,6 +58,18 @@ def test_compress_is_the_projection_of_the_windows_that_the_fit_saw():
     assert mask[1:].all()
 
 
+@pytest.mark.parametrize('ignore_index', [0, 1, -1])
+def test_compress_takes_void_of_any_label_as_no_class(ignore_index):
+    torch.manual_seed(0)
+    labels = torch.randint(0, 3, (4, 9, 14))
+    layer = fitted(labels, 3, 4, 5)
+    labels[:, :4, :8] = 255
+    labels[labels == ignore_index] = 255
+    got = layer.compress(labels.masked_fill(labels == 255, ignore_index), ignore_index)
+    for one, other in zip(got, layer.compress(labels), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_non_linear_variant_has_its_own_layers():
     torch.manual_seed(0)
     labels = torch.randint(0, 3, (4, 8, 8))
@@ -83,9 +96,9 @@ def test_temperature_divides_the_logits_and_stays_positive():
     input = torch.randn(1, 3, 2, 2)
     cold = layer(input)
     with torch.no_grad():
-        layer.log_temperature.zero_()
+        layer.log_temperature.fill_(-math.log(0.25))
     torch.testing.assert_close(cold, layer(input) * 4)
-    assert layer.temperature == 1
+    assert layer.temperature.item() == pytest.approx(1)
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
     layer(input).square().sum().mul(-1).backward()
     optimizer.step()
@@ -95,15 +108,82 @@ def test_temperature_divides_the_logits_and_stays_positive():
 @pytest.mark.parametrize('trainable', [False, True])
 def test_what_is_learnt(trainable):
     layer = DUpsampling(4, 2, 2, init='random', trainable=trainable)
-    names = {'log_temperature', 'weight', 'bias'} if trainable else {'log_temperature'}
+    names = {'log_temperature', 'weight_change', 'bias_change'} if trainable else {'log_temperature'}
     assert {name for name, _ in layer.named_parameters()} == names
-    fixed = DUpsampling(4, 2, 2, init='random', learn_temperature=False)
-    assert not list(fixed.parameters())
-    assert layer.state_dict().keys() == fixed.state_dict().keys()
+    assert not list(DUpsampling(4, 2, 2, init='random', learn_temperature=False).parameters())
+
+
+@pytest.mark.parametrize('trainable', [False, True])
+def test_a_checkpoint_fits_whatever_is_learnt(trainable):
+    torch.manual_seed(0)
+    layer = DUpsampling(4, 2, 2, init='random', trainable=trainable)
     layer.init_weights()
-    fixed.load_state_dict(layer.state_dict())  # a checkpoint fits whichever of them is learnt
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
     input = torch.randn(1, 4, 3, 3)
-    torch.testing.assert_close(fixed(input), layer(input))
+    for other in (DUpsampling(4, 2, 2, learn_temperature=False), DUpsampling(4, 2, 2), DUpsampling(4, 2, 2, trainable=True)):
+        for parameter in other.parameters():
+            nn.init.normal_(parameter)  # what was learnt before is not left on top of another W
+        other.load_state_dict(copy.deepcopy(layer.state_dict()))
+        torch.testing.assert_close(other(input), layer(input))
+
+
+def test_a_checkpoint_carries_its_temperature():
+    torch.manual_seed(0)
+    layer = DUpsampling(4, 2, 2, init='random', temperature=3.0)
+    layer.init_weights()
+    nn.init.constant_(layer.log_temperature, 0.5)
+    other = DUpsampling(4, 2, 2, temperature=0.1)
+    other.load_state_dict(layer.state_dict())
+    assert other.temperature.item() == pytest.approx(3 * math.exp(0.5))
+    older = {name: tensor for name, tensor in layer.state_dict().items() if name != 'start_temperature'}
+    other.load_state_dict(older)  # its log_temperature is the logarithm of T
+    assert other.temperature.item() == pytest.approx(math.exp(0.5))
+
+
+@pytest.mark.parametrize('hidden', [None, 6])
+def test_weight_decay_alone_keeps_temperature_and_w(hidden):
+    """30,000 steps of the configs' optimiser, with decay on everything and gradients of zero."""
+    layer = DUpsampling(4, 2, 2, init='random', trainable=True, temperature=3.0, hidden_channels=hidden)
+    layer.init_weights()
+    input = torch.randn(1, 4, 3, 3)
+    before = layer(input)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.007, momentum=0.9, weight_decay=0.0001)
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for _ in range(30000):
+        optimizer.step()
+    assert layer.temperature.item() == pytest.approx(3)
+    assert torch.equal(layer(input), before)
+    nn.init.constant_(layer.weight_change, 1.0)
+    layer.init_weights()
+    assert not layer.weight_change.any()
+
+
+def test_what_is_loaded_later_is_checked_again():
+    """A W that was once good says nothing of the next checkpoint."""
+    layer = DUpsampling(4, 2, 2, init='random')
+    layer.init_weights()
+    input = torch.randn(1, 4, 3, 3)
+    layer(input)
+    broken = dict(layer.state_dict(), weight=torch.full((8, 4), float('nan')))
+    layer.load_state_dict(broken)
+    with pytest.raises(RuntimeError, match='W must be finite, but got NaN or infinity in weight'):
+        layer(input)
+    layer.load_state_dict(DUpsampling(4, 2, 2).state_dict())
+    with pytest.raises(RuntimeError, match='W must be fitted before the first forward'):
+        layer(input)
+
+
+def test_exports_whole():
+    layer = DUpsampling(4, 2, 2, init='random')
+    layer.init_weights()
+    input = torch.randn(2, 4, 3, 5)
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend='eager')(input), layer(input))
+    sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
+    exported = torch.export.export(layer, (input,), dynamic_shapes=(sizes,)).module()
+    other = torch.randn(1, 4, 7, 4)
+    torch.testing.assert_close(exported(other), layer(other))
 
 
 def test_a_checkpoint_is_enough(tmp_path):
@@ -132,6 +212,15 @@ def test_random_has_unit_columns():
     torch.testing.assert_close(layer.weight.norm(dim=0), torch.ones(6), atol=0.15, rtol=0)
 
 
+def test_random_needs_no_init_weights():
+    """Scripts that count operations or time a network build it and load nothing."""
+    layer = DUpsampling(6, 3, 4, init='random')
+    assert layer(torch.randn(1, 6, 2, 2)).any()
+    drawn = layer.weight.clone()
+    layer.init_weights()
+    assert not torch.equal(layer.weight, drawn)
+
+
 def test_head_initialisers_leave_w_alone():
     """An init_cfg over Conv2d that a parent module applies must not reach W."""
     layer = fitted(torch.randint(0, 3, (2, 8, 8)), 3, 4, 5)
@@ -143,7 +232,7 @@ def test_head_initialisers_leave_w_alone():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(scale_factor=8), 'scale_factor of W must be 8, but got 4; fit it anew: python tools/fit_dupsampling.py CONFIG --ratio 8'),
+        (dict(scale_factor=8), 'scale_factor of W must be 8, but got 4; fit it anew: python -m mmpool_ext fit_dupsampling CONFIG --ratio 8'),
         (dict(out_channels=4), 'num_classes of W must be 4, but got 3'),
         (dict(in_channels=7), 'channels of W must be 7, but got 6'),
         (dict(hidden_channels=24), r"weight of W must have the shape \(48, 24\) for hidden_channels=24, but got \(48, 6\) fitted by method 'exact'"),
@@ -162,10 +251,6 @@ def test_nan_in_w():
     layer = DUpsampling(6, 3, 4)
     with pytest.raises(ValueError, match='weight of W must be finite, but got 1 values'):
         layer.load_fit(fit)
-    layer.weight[0, 0] = float('nan')
-    layer.fitted.fill_(True)
-    with pytest.raises(RuntimeError, match='W must be finite, but got NaN'):
-        layer(torch.randn(1, 6, 2, 2))
 
 
 @pytest.mark.parametrize(
@@ -186,5 +271,17 @@ def test_bad_arguments(change, message):
 def test_windows_must_cover_the_size():
     layer = DUpsampling(2, 3, 4, init='random')
     layer.init_weights()
-    with pytest.raises(ValueError, match=r'must cover the size asked for, but got \(8, 8\) for \(9, 8\); scale_factor must be the stride'):
+    with pytest.raises(ValueError, match=r'must cover the size asked for and .* but got \(8, 8\) for \(13, 8\); scale_factor must be the stride'):
+        layer(torch.randn(1, 2, 2, 2), size=(13, 8))
+    with pytest.raises(ValueError, match=r'but got \(8, 8\) for \(9, 8\); the backbone rounds sizes down, so pad images to whole strides'):
         layer(torch.randn(1, 2, 2, 2), size=(9, 8))
+
+
+@pytest.mark.parametrize('size', [(4, 8), (8, 4), (1, 8)])
+def test_windows_that_overhang_by_a_whole_one_are_an_error(size):
+    """Twice as many windows as the size holds: features of half the stride, whose top left quarter would be stretched over the image."""
+    layer = DUpsampling(2, 3, 4, init='random')
+    layer.init_weights()
+    with pytest.raises(ValueError, match=rf'overhang it by less than a window \(4\), but got \(8, 8\) for \({size[0]}, {size[1]}\)'):
+        layer(torch.randn(1, 2, 2, 2), size=size)
+    assert layer(torch.randn(1, 2, 2, 2), size=(5, 5)).shape[2:] == (5, 5)

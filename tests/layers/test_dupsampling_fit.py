@@ -5,7 +5,7 @@ import pytest
 import reference
 import torch
 
-from mmpool_ext.layers.dupsampling_fit import LabelWindows, _leading_eigenvectors, compress, decompress, fit_dupsampling, one_hot_groups
+from mmpool_ext.layers.dupsampling_fit import LabelWindows, _leading_eigenvectors, compress, decompress, fit_dupsampling, mean_iou, one_hot_groups
 
 
 def blobs(count, height, width, num_classes, seed=0, void=True):
@@ -89,6 +89,26 @@ def test_miou_of_the_fit_is_that_of_the_restored_labels():
     ious = [float((valid & (restored == c) & (truth == c)).sum() / (valid & ((restored == c) | (truth == c))).sum()) for c in range(4)]
     assert fit['miou'] == pytest.approx(100 * np.mean(ious), abs=1e-3)
     assert 30 < fit['miou'] < 99.9
+
+
+def test_miou_of_the_fit_bounds_no_decoder():
+    """Features that are optimised under the same W restore more labels than those of the projection."""
+    labels = blobs(8, 24, 32, num_classes=4)
+    fit = fit_dupsampling(labels, 4, 8, channels=3)
+    vectors = torch.from_numpy(reference.label_window_vectors(labels, 4, 8)).float()
+    truth = vectors.view(-1, 4, 64)
+    valid, truth = truth.sum(dim=1) > 0, truth.argmax(dim=1)
+    features = compress(vectors, fit).clone().requires_grad_()
+    optimizer = torch.optim.Adam([features], lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        logits = decompress(features, fit).view(-1, 4, 64)
+        torch.nn.functional.cross_entropy(4 * logits, truth.masked_fill(~valid, 255), ignore_index=255).backward()
+        optimizer.step()
+    restored = decompress(features.detach(), fit).view(-1, 4, 64).argmax(dim=1)
+    confusion = torch.bincount(4 * truth[valid] + restored[valid], minlength=16).view(4, 4)
+    print(f'{fit["miou"]:.1f} by the projection, {mean_iou(confusion):.1f} by other features')
+    assert mean_iou(confusion) > fit['miou'] + 3
 
 
 def test_sampling_keeps_every_mixed_window_alike():

@@ -21,7 +21,7 @@ def test_by_hand():
 @pytest.mark.parametrize('window', [((2, 2), (2, 2), (0, 0), False), ((3, 3), (2, 2), (1, 1), False), ((3, 2), (2, 3), (1, 1), True)])
 def test_against_float64_reference(window):
     generator = torch.Generator().manual_seed(0)
-    pool = GatedPool2d(2, *window).double()
+    pool = GatedPool2d(2, *window[:3], ceil_mode=window[3]).double()
     input = torch.randn(2, 2, 7, 6, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(pool(input), reference.gated_pool2d(input, pool.mask.flatten().tolist(), *window))
     assert torch.autograd.gradcheck(pool, input.requires_grad_())

@@ -7,7 +7,8 @@ from torch import nn
 from torch.testing import assert_close
 
 import mmpool_ext.layers as layers
-from mmpool_ext.ops import lip_pool2d
+from mmpool_ext.layers import lip_pool
+from mmpool_ext.ops import _extension, gated_lip_pool2d, lip_pool2d
 
 LOGITS = {
     'projection': dict(type='ProjectionLogit'),
@@ -74,6 +75,118 @@ def test_logit_of_other_features():
     pool = awake(layers.LIPPool2d(5, logit=dict(type='ProjectionLogit', in_channels=3)))
     input, features = torch.randn(2, 5, 8, 8), torch.randn(2, 3, 8, 8)
     assert_close(pool(input, features), lip_pool2d(input, pool.logit(features)))
+
+
+native = pytest.mark.skipif(('gated_lip_pool2d', 'cpu') not in _extension.KERNELS, reason=f'compiled ops are not built: {_extension.BUILD}')
+
+
+def gradients(pool, input, grad_output, dtype=None):
+    """Output and gradients of the input and of every parameter."""
+    input = input.detach().requires_grad_()
+    with torch.autocast('cpu', dtype or torch.bfloat16, enabled=dtype is not None):
+        output = pool(input)
+    return [output.detach(), *torch.autograd.grad(output, [input, *pool.parameters()], grad_output)]
+
+
+@native
+@parametrize_logit
+@pytest.mark.parametrize('norm_cfg', [dict(type='IN', affine=True), None], ids=['norm', 'no norm'])
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16], ids=['float32', 'autocast'])
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=['contiguous', 'channels_last'])
+def test_fused_is_the_same_as_its_parts(logit, norm_cfg, dtype, layout, monkeypatch):
+    """The parts run where a hook expects the logit's call, and where ``backend`` asks for plain PyTorch."""
+    torch.manual_seed(0)
+    fused = []
+    monkeypatch.setattr(lip_pool, 'gated_lip_pool2d', lambda *args, **kwargs: fused.append(1) or gated_lip_pool2d(*args, **kwargs))
+    pool = awake(layers.LIPPool2d(16, logit=dict(logit, norm_cfg=norm_cfg)))
+    input = torch.randn(2, 16, 13, 10).to(dtype or torch.float32).contiguous(memory_format=layout)
+    grad_output = torch.randn(2, 16, 7, 5, dtype=input.dtype)
+    ours = gradients(pool, input, grad_output, dtype)
+    assert len(fused) == 1
+    layers_with_backend = [module for module in pool.modules() if hasattr(module, 'backend')]
+    for module in layers_with_backend:
+        module.backend = 'torch'
+    plain = gradients(pool, input, grad_output, dtype)
+    for module in layers_with_backend:
+        module.backend = 'auto'
+        if isinstance(module, layers.BottleneckTrunk):
+            module.norm1.register_forward_hook(lambda *_: None)
+            module.norm2.register_forward_hook(lambda *_: None)
+    seen = []
+    pool.logit.register_forward_hook(lambda module, args, output: seen.append(output))
+    watched = gradients(pool, input, grad_output, dtype)
+    assert len(fused) == len(seen) == 1
+    assert seen[0].dtype == torch.float32
+    for got, *others in zip(ours, plain, watched, strict=True):
+        for other in others:
+            # under autocast gradients of a convolution's weight are sums of rounded products
+            size = other.float().abs().max().clamp(min=1).item()
+            assert_close(got.float(), other.float(), rtol=0, atol=(3e-2 if dtype else 1e-4) * size)
+
+
+@native
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda logit: setattr(logit, 'norm', nn.BatchNorm2d(5)),
+        lambda logit: setattr(logit, 'norm', nn.InstanceNorm2d(5)),
+        lambda logit: setattr(logit, 'norm', nn.InstanceNorm2d(5, affine=True, track_running_stats=True)),
+        lambda logit: setattr(logit, 'gate_scale', 40.0),
+        lambda logit: setattr(logit, 'gate_scale', None),
+        lambda logit: logit.norm.register_forward_hook(lambda *_: None),
+        lambda logit: logit.register_forward_pre_hook(lambda *_: None),
+    ],
+    ids=['batch norm', 'no parameters', 'running statistics', 'large gate', 'no gate', 'hook on the norm', 'pre-hook'],
+)
+def test_other_logits_are_called(change, monkeypatch):
+    monkeypatch.setattr(lip_pool, 'gated_lip_pool2d', None)
+    pool = awake(layers.LIPPool2d(5))
+    change(pool.logit)
+    input = torch.randn(2, 5, 8, 8)
+    assert_close(pool(input), lip_pool2d(input, pool.logit(input)))
+
+
+@native
+def test_a_subclass_of_the_logit_is_called(monkeypatch):
+    class Negative(layers.ProjectionLogit):
+        def forward(self, features):
+            return -super().forward(features)
+
+    monkeypatch.setattr(lip_pool, 'gated_lip_pool2d', None)
+    pool = awake(layers.LIPPool2d(5, logit=dict(type=Negative)))
+    input = torch.randn(2, 5, 8, 8)
+    assert_close(pool(input), lip_pool2d(input, pool.logit(input)))
+
+
+@native
+@parametrize_logit
+def test_maps_that_are_kept_for_backward(logit):
+    """Beside the features and what the convolutions and trunk norms give, nothing of their size, and all in their dtype."""
+    pool, kept = awake(layers.LIPPool2d(64, logit=dict(logit, mid_channels=32) if 'mid_channels' in logit else logit)), {}
+    input = torch.randn(2, 64, 32, 32, requires_grad=True)
+
+    def keep(tensor):
+        kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        pool(input)
+    parameters = {parameter.data_ptr() for parameter in pool.parameters()}
+    maps = sum(count for pointer, count in kept.items() if pointer not in parameters and count > 4 * 2 * 64)
+    trunk = 4 * 32 * 2 * 32 * 32 if 'mid_channels' in logit else 0  # what two convolutions and two norms give
+    assert maps == 2 * input.numel() + trunk
+
+
+def test_keys_of_a_checkpoint():
+    pool = layers.LIPPool2d(5, logit=dict(type='BottleneckLogit', mid_channels=4))
+    trunk = [f'logit.trunk.{name}' for name in ('conv1.weight', 'norm1.weight', 'norm1.bias', 'conv2.weight', 'norm2.weight', 'norm2.bias')]
+    assert list(pool.state_dict()) == [*trunk, 'logit.top.conv.weight', 'logit.top.norm.weight', 'logit.top.norm.bias']
+
+
+@pytest.mark.parametrize('backend', ['cuda', None])
+def test_backend_is_checked(backend):
+    with pytest.raises(ValueError, match="LIPPool2d: backend must be 'auto', 'native' or 'torch', but got"):
+        layers.LIPPool2d(5, backend=backend)
 
 
 def test_switches_of_table_2():

@@ -4,6 +4,7 @@
 #include <memory>
 #include <random>
 
+#include "cpu/channels.h"
 #include "cpu/lip_tile.h"
 #include "cpu/polynomial_tile.h"
 
@@ -26,7 +27,10 @@ void compare(double got, double expected, double scale) {
   if (!(error <= worst)) worst = error;  // also where one alone is NaN
 }
 
-template <template <typename> class Rule, template <typename, typename> class Method>
+template <typename scalar_t, typename weight_t>
+using GatedLipTile = LipTile<scalar_t, weight_t, true>;
+
+template <template <typename> class Rule, template <typename, typename> class Method, bool kGated = false>
 void run(const Axis<int64_t>& rows, const Axis<int64_t>& columns, bool channels_last, int64_t units, int extremes, float least) {
   constexpr bool kPerWindow = Rule<float>::kWeightPerWindow;
   const Window<int64_t> window{rows, columns};
@@ -61,6 +65,14 @@ void run(const Axis<int64_t>& rows, const Axis<int64_t>& columns, bool channels_
   const auto tgf = kPerWindow ? tile(gf.data.get(), rows.output, columns.output) : tile(gf.data.get(), rows.input, columns.input);
   const Lines lines(window, channels_last, units);
   Method<float, float> forward(lines, false), backward(lines, true);
+  std::vector<float> rows_of_gates(kCoefficients * units);
+  for (float& value : rows_of_gates) value = normal(generator);
+  const Gates<float> gates{rows_of_gates.data(), 1, units, 12.0f};
+  if constexpr (kGated) forward.set_gates(gates, 0, 0), backward.set_gates(gates, 0, 0);
+  const auto gate_of = [&](int64_t unit) {
+    if constexpr (!kGated) return Identity{};
+    else return Gate<double>{gates.at(0, unit).mean, gates.at(0, unit).scale, gates.at(0, unit).bias, 12.0};
+  };
   const int64_t cut_out = rows.output / 2, cut_in = rows.input / 3;  // as two tasks would share the tile
   forward.forward(tx, tf, ty, 0, cut_out);
   forward.forward(tx, tf, ty, cut_out, rows.output);
@@ -72,7 +84,8 @@ void run(const Axis<int64_t>& rows, const Axis<int64_t>& columns, bool channels_
     for (int64_t i = 0; i < weights; ++i) compare(tgf.data[i * all + unit], 0, 1);
   }
   for (int64_t unit = 0; unit < units; ++unit) {
-    const Planes<float, float, int64_t> planes{tx.plane(unit), tf.plane(unit)};
+    const auto gate = gate_of(unit);
+    const Planes<float, float, int64_t, std::remove_const_t<decltype(gate)>> planes{tx.plane(unit), tf.plane(unit), gate};
     const auto grad = tg.plane(unit);
     std::vector<Rule<double>> rules(out);
     for (int64_t oy = 0; oy < rows.output; ++oy) {
@@ -100,6 +113,43 @@ void run(const Axis<int64_t>& rows, const Axis<int64_t>& columns, bool channels_
   }
 }
 
+// An instance normalisation of the first `units` channels of an image against two passes in double.
+void run_norm(bool channels_last, int64_t units, int64_t pixels) {
+  const int64_t channels = channels_last ? units : 1, step = channels_last ? units + generator() % 3 : 1;
+  Buffer<float> x(pixels * step), y(pixels * step), g(pixels * step), gx(pixels * step);
+  std::normal_distribution<float> normal;
+  for (int64_t i = 0; i < pixels * step; ++i) x.data[i] = 3 + normal(generator), g.data[i] = normal(generator);
+  const ChannelBlock block{channels_last, channels, pixels, step};
+  const Moments moments = block.moments<float>(x.data.get());
+  std::vector<float> mean(channels), inverse(channels), scale(channels, 1.5f), bias(channels, 0.25f), sums(channels), products(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    double expected = 0, squares = 0;
+    for (int64_t i = 0; i < pixels; ++i) expected += x.data[i * step + c] / static_cast<double>(pixels);
+    for (int64_t i = 0; i < pixels; ++i) squares += std::pow(x.data[i * step + c] - expected, 2);
+    compare(moments.mean[c], expected, 1);
+    compare(moments.squares[c], squares, 1 + squares);
+    mean[c] = static_cast<float>(expected), inverse[c] = static_cast<float>(1 / std::sqrt(squares / pixels + 1e-5)), scale[c] *= inverse[c];
+  }
+  block.normalize(x.data.get(), mean.data(), scale.data(), bias.data(), y.data.get());
+  block.gradient<true>(
+      g.data.get(), x.data.get(), mean.data(), inverse.data(), scale.data(), bias.data(), gx.data.get(), sums.data(), products.data());
+  for (int64_t c = 0; c < channels; ++c) {
+    double sum = 0, product = 0;
+    const auto passed = [&](int64_t at) { return y.data[at] > 0 ? static_cast<double>(g.data[at]) : 0.0; };
+    for (int64_t i = 0; i < pixels; ++i) {
+      const int64_t at = i * step + c;
+      compare(y.data[at], std::fmax(0.0, (x.data[at] - mean[c]) * static_cast<double>(scale[c]) + bias[c]), 10);
+      sum += passed(at), product += passed(at) * (x.data[at] - mean[c]) * inverse[c];
+    }
+    compare(sums[c], sum, pixels);
+    compare(products[c], product, pixels);
+    for (int64_t i = 0; pixels > 1 && i < pixels; ++i) {
+      const int64_t at = i * step + c;
+      compare(gx.data[at], scale[c] * (passed(at) - sum / pixels - (x.data[at] - mean[c]) * inverse[c] * product / pixels), 10 * (1 + scale[c]));
+    }
+  }
+}
+
 Axis<int64_t> axis(bool halves) {
   const auto draw = [](int64_t low, int64_t high) { return low + static_cast<int64_t>(generator() % (high - low + 1)); };
   if (const int64_t output = draw(1, 70); halves) return {2 * output, output, 2, 2, 0, 1};  // no overlap and nothing left over
@@ -121,6 +171,8 @@ int main() {
     const int64_t units = 1 + static_cast<int64_t>(generator() % (channels_last ? 40 : 4));
     const bool halves = generator() % 4 == 0;
     run<Lip, LipTile>(axis(halves), axis(halves), channels_last, units, round % 3, 0);
+    run<Lip, GatedLipTile, true>(axis(halves), axis(halves), channels_last, units, round % 3, 0);
+    run_norm(channels_last, units, 1 + generator() % 300);
     run<Polynomial, PolynomialTile>(axis(halves), axis(halves), channels_last, units, round % 3, generator() % 2 ? kSteep : 0);
   }
   std::printf("largest deviation %.3g\n", worst);

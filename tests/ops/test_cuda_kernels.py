@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import gated_cases
 import pytest
 import torch
 from hypothesis import given, settings
@@ -33,6 +34,17 @@ class Arguments(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ('batch', 'channels')),
         ('window', ctypes.c_int64 * 12),
         *((name, ctypes.c_int32) for name in ('op', 'type', 'weight_type', 'channels_last', 'backward', 'lanes', 'phases', 'launches')),
+        ('coefficients', ctypes.c_void_p),
+        ('gate_scale', ctypes.c_double),
+    ]
+
+
+class NormArguments(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ('input', 'weight', 'bias', 'coefficients', 'output', 'grad', 'grad_input', 'sums')),
+        *((name, ctypes.c_int64) for name in ('batch', 'channels', 'pixels')),
+        ('eps', ctypes.c_double),
+        *((name, ctypes.c_int32) for name in ('type', 'grad_type', 'channels_last', 'relu')),
     ]
 
 
@@ -46,8 +58,11 @@ class Emulated:
 
     def __call__(self, op, input, weight, grad_output, window, layout):
         """Return output and gradients of input and weight; what a kernel leaves unwritten stays NaN."""
+        return self.pool(list(OPS).index(op), input, weight, grad_output, window, layout)
+
+    def pool(self, op, input, weight, grad_output, window, layout, coefficients=None, grad_dtype=None):
         input, weight, grad_output = (tensor.contiguous(memory_format=layout) for tensor in (input, weight, grad_output))
-        results = [torch.full_like(tensor, float('nan')) for tensor in (grad_output, input, weight)]
+        results = [torch.full_like(tensor, float('nan')) for tensor in (grad_output, input, weight.to(grad_dtype or weight.dtype))]
         axes = []
         for axis in (0, 1):
             sizes = input.shape[2 + axis], grad_output.shape[2 + axis]
@@ -56,20 +71,64 @@ class Emulated:
         for backward in (False, True):
             pointers = [tensor.data_ptr() for tensor in (input, weight, results[0], grad_output, *results[1:])]
             types = TYPES.index(input.dtype), TYPES.index(weight.dtype)
-            numbers = list(OPS).index(op), *types, layout == torch.channels_last, backward, 0, 0, 0
+            numbers = op, *types, layout == torch.channels_last, backward, 0, 0, 0, None if coefficients is None else coefficients.data_ptr(), 12.0
             arguments = Arguments(*pointers, *input.shape[:2], (ctypes.c_int64 * 12)(*axes), *numbers)
             self.library.emulate(ctypes.byref(arguments))
             self.ways.append({'lanes': arguments.lanes, 'phases': arguments.phases, 'launches': arguments.launches})
         return results
+
+    def norm_arguments(self, input, grad_dtype, relu, layout, **pointers):
+        addresses = {name: tensor.data_ptr() for name, tensor in pointers.items()}
+        types = {'type': TYPES.index(input.dtype), 'grad_type': TYPES.index(grad_dtype)}
+        shape = {'batch': input.shape[0], 'channels': input.shape[1], 'pixels': input.shape[2] * input.shape[3]}
+        return NormArguments(input=input.data_ptr(), eps=1e-5, channels_last=layout == torch.channels_last, relu=relu, **addresses, **types, **shape)
+
+    def norm(self, input, weight, bias, layout):
+        """Return coefficients and ``relu(instance_norm(input))``."""
+        wide = torch.promote_types(input.dtype, torch.float32)
+        input, weight, bias = input.contiguous(memory_format=layout), weight.to(wide), bias.to(wide)
+        coefficients, output = torch.full((4, *input.shape[:2]), float('nan'), dtype=wide), torch.full_like(input, float('nan'))
+        tensors = {'weight': weight, 'bias': bias, 'coefficients': coefficients, 'output': output}
+        self.library.emulate_norm(ctypes.byref(self.norm_arguments(input, input.dtype, True, layout, **tensors)))
+        return coefficients, output
+
+    def norm_backward(self, grad, input, coefficients, relu, layout):
+        """Return gradients of input, weight and bias."""
+        grad, input = (tensor.contiguous(memory_format=layout) for tensor in (grad, input))
+        grad_input, sums = torch.full_like(input, float('nan')), torch.full_like(coefficients, float('nan'))
+        tensors = {'coefficients': coefficients, 'grad': grad, 'grad_input': grad_input, 'sums': sums}
+        self.library.emulate_norm(ctypes.byref(self.norm_arguments(input, grad.dtype, relu, layout, **tensors)))
+        return grad_input, sums[1].sum(0), sums[0].sum(0)
+
+    def gated(self, grad_output, input, response, weight, bias, window, layout):
+        """Return what ``gated_lip_pool2d`` and its backward do, kernel after kernel."""
+        wide = torch.promote_types(input.dtype, torch.float32)
+        coefficients = None if weight is None else self.norm(response, weight, bias, layout)[0]
+        output, grad_input, grad = self.pool(len(OPS), input, response, grad_output, window, layout, coefficients, wide)
+        if weight is None:
+            return output, grad_input, grad
+        return output, grad_input, *self.norm_backward(grad, response, coefficients, False, layout)
+
+
+def on_gpu_as_here(tensor):
+    """Copy to the GPU, as far off a 16-byte border as the tensor is here."""
+    off = tensor.data_ptr() % 16 // tensor.itemsize
+    return torch.empty(off + tensor.numel(), dtype=tensor.dtype, device='cuda')[off:].as_strided(tensor.shape, tensor.stride()).copy_(tensor)
 
 
 class OnGPU:
     """The compiled op; its exp2 and log2 are the GPU's own."""
 
     def __call__(self, op, input, weight, grad_output, window, layout):
-        """Return output and gradients of input and weight."""
-        tensors = (tensor.cuda().contiguous(memory_format=layout) for tensor in (input, weight, grad_output))
+        """Return output and gradients of input and weight; a tensor that starts off a border does so on the GPU too."""
+        tensors = (on_gpu_as_here(tensor.contiguous(memory_format=layout)) for tensor in (input, weight, grad_output))
         return [result.cpu() for result in run(OPS[op], *tensors, backend='native', **window)]
+
+    def gated(self, grad_output, input, response, weight, bias, window, layout):
+        """Return output and gradients of the gated LIP."""
+        maps = [tensor.cuda().contiguous(memory_format=layout) for tensor in (input, response)]
+        tensors = [*maps, *(tensor.cuda() for tensor in (weight, bias) if tensor is not None)]
+        return [result.cpu() for result in gated_cases.run_gated(grad_output.cuda(), *tensors, backend='native', **window)]
 
 
 def need_compiler():
@@ -251,10 +310,50 @@ def test_unaligned_and_incomplete_runs(kernels, layout, shape, lanes):
     window = FIXED['k3s2p1']
     input, weight, grad_output = arguments('lip', shape, window, (torch.float32,) * 2)
     input = input.contiguous(memory_format=layout)
-    device = 'cuda' if isinstance(kernels, OnGPU) else 'cpu'
-    off = torch.empty(input.numel() + 1, device=device)[1:].as_strided(input.shape, input.stride()).copy_(input)
+    off = torch.empty(input.numel() + 1)[1:].as_strided(input.shape, input.stride()).copy_(input)
     check(kernels, 'lip', off, weight, grad_output, window, layout)
     assert isinstance(kernels, OnGPU) or kernels.ways[0]['lanes'] == lanes
+
+
+@pytest.mark.parametrize('pair', PAIRS, ids=name)
+@pytest.mark.parametrize('norm', [True, False], ids=['norm', 'no norm'])
+@parametrize_layout
+@pytest.mark.parametrize(
+    ('shape', 'window'),
+    [
+        ((2, 16, 10, 12), FIXED['k3s2p1']),
+        ((2, 16, 10, 12), FIXED['k2s2p0']),
+        ((1, 40, 37, 23), FIXED['k3s2p1']),
+        ((2, 3, 9, 14), {'kernel_size': (3, 2), 'stride': (2, 1), 'padding': (1, 1), 'dilation': (2, 1), 'ceil_mode': True}),
+    ],
+    ids=['k3s2p1', 'k2s2p0', 'many blocks', 'any window'],
+)
+def test_gated_lip(kernels, shape, window, layout, norm, pair):
+    tensors = gated_cases.arguments(shape, norm, pair[0])
+    tensors[1] = tensors[1].to(pair[1])
+    grad_output = gated_cases.gradient_like(shape, window, pair[0])
+    exact = gated_cases.oracle(grad_output, *tensors, **window)
+    weight, bias = tensors[2:] or (None, None)
+    for got, want in zip(kernels.gated(grad_output, *tensors[:2], weight, bias, window, layout), exact, strict=True):
+        wide = torch.finfo(torch.promote_types(got.dtype, torch.float32)).eps
+        # a logit of 12 multiplies the rounding of its sigmoid
+        assert_close(got.double(), want, rtol=torch.finfo(got.dtype).eps, atol=64 * wide * max(1, want.abs().max().item()))
+
+
+@pytest.mark.parametrize('pair', PAIRS, ids=name)
+@parametrize_layout
+@pytest.mark.parametrize('shape', [(2, 16, 10, 12), (1, 3, 7, 5), (1, 72, 60, 70), (3, 40, 1, 9)], ids=str)
+def test_norm(kernels, shape, layout, pair):
+    if isinstance(kernels, OnGPU):
+        pytest.skip('test_instance_norm.py has it')
+    input, weight, bias, grad = gated_cases.norm_arguments(shape, pair[0])
+    coefficients, output = kernels.norm(input, weight, bias, layout)
+    wide = torch.finfo(coefficients.dtype).eps
+    doubles = [tensor.double() for tensor in (input, weight, bias, grad)]
+    expected = gated_cases.run_norm(*doubles, 'torch')
+    results = output, *kernels.norm_backward(grad.to(pair[1]), input, coefficients, True, layout)
+    for got, want in zip(results, expected, strict=True):
+        assert_close(got.double(), want, rtol=torch.finfo(got.dtype).eps, atol=64 * wide * max(1, want.abs().max().item()))
 
 
 @parametrize_op

@@ -1,6 +1,9 @@
 """The compiled ops as PyTorch sees them, and what happens where there are none."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 import types
 
 import pytest
@@ -13,6 +16,8 @@ from mmpool_ext.ops import _extension
 parametrize_op = pytest.mark.parametrize('op', OPS.values(), ids=OPS)
 parametrize_device = pytest.mark.parametrize('device', DEVICES)
 native = pytest.mark.skipif(not _extension.LOADED, reason=f'compiled ops are not built: {_extension.BUILD}')
+# torch.compile, torch.export and opcheck read what torch has had since 2.4; 2.1's tracer does not even know zip(strict=True).
+tracing = pytest.mark.skipif(_extension.torch_release(torch.__version__) < (2, 4), reason=f'needs torch 2.4, but this is {torch.__version__}')
 WINDOW = {'kernel_size': (3, 2), 'stride': (2, 1), 'padding': (1, 1)}
 
 
@@ -20,6 +25,7 @@ def arguments(op, shape=(2, 3, 7, 9), seed=0):
     return op.arguments(shape, WINDOW, torch.Generator().manual_seed(seed))
 
 
+@tracing
 @native
 @parametrize_op
 @parametrize_device
@@ -60,6 +66,7 @@ def test_two_runs_are_bit_equal(op, device):
         assert torch.equal(first, second)
 
 
+@tracing
 @parametrize_op
 @parametrize_device
 @pytest.mark.parametrize('dynamic', [False, True])
@@ -75,6 +82,7 @@ def test_compiles_in_one_graph(op, device, dynamic):
         assert_close(torch.autograd.grad(output, tensors, grad_output), torch.autograd.grad(expected, tensors, grad_output))
 
 
+@tracing
 @parametrize_op
 def test_exports(op):
     class Module(torch.nn.Module):
@@ -106,11 +114,29 @@ def test_no_extension_is_no_error(monkeypatch):
     assert _extension.load() is False
 
 
+def test_runtime_switch_does_without(monkeypatch):
+    """In another process, as a user sets it."""
+    code = 'from mmpool_ext.ops import _extension; print(_extension.LOADED, _extension.BROKEN, _extension.KERNELS)'
+    environment = dict(os.environ, MMPOOL_EXT_WITH_OPS='0')
+    assert subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True).stdout == 'False  set()\n'
+
+
+@pytest.fixture
+def fake_library(monkeypatch, tmp_path):
+    """Write a library that says what it was built for, and make it the one that is found."""
+
+    def write(text):
+        library = tmp_path / '_C.so'
+        library.write_bytes(b'\x7fELF ' + text.encode() + b'\0')
+        monkeypatch.setattr(importlib.util, 'find_spec', lambda name: types.SimpleNamespace(origin=str(library)))
+        return library
+
+    return write
+
+
 @pytest.mark.parametrize('built', [torch.__version__.split('+')[0], '1.0.0'])
-def test_extension_that_does_not_load_names_both_versions(built, monkeypatch, tmp_path):
-    library = tmp_path / '_C.so'
-    library.write_bytes(b'\x7fELF mmpool_ext was built for torch ' + built.encode() + b'\0')
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: types.SimpleNamespace(origin=str(library)))
+def test_extension_that_does_not_load_names_both_versions(built, monkeypatch, fake_library):
+    fake_library(f'mmpool_ext was built for torch {built}')
 
     def refuse(name):
         raise ImportError('undefined symbol: _ZN3c10')
@@ -118,6 +144,44 @@ def test_extension_that_does_not_load_names_both_versions(built, monkeypatch, tm
     monkeypatch.setattr(_extension.importlib, 'import_module', refuse)
     with pytest.raises(ImportError, match=rf'was built for torch {built} and this is torch {torch.__version__}'.replace('+', r'\+')):
         _extension.load()
+
+
+@pytest.mark.parametrize(('here', 'loads'), [('2.11.0a0+git', True), ('2.11.3', True), ('2.1.0', False), ('2.12.0', False), ('3.11.0', False)])
+def test_binary_fits_every_build_of_its_minor_release(here, loads, monkeypatch, fake_library):
+    """And is not even loaded into another, where it could crash."""
+    fake_library('mmpool_ext was built for torch 2.11.1')
+    loaded = []
+    monkeypatch.setattr(_extension.importlib, 'import_module', loaded.append)
+    monkeypatch.setattr(torch, '__version__', here)
+    if loads:
+        assert _extension.load()
+    else:
+        with pytest.raises(ImportError, match=r'built for torch 2.11.1 .*another version.*; build again with .*MMPOOL_EXT_WITH_OPS=0'):
+            _extension.load()
+    assert loaded == ['mmpool_ext._C'] * loads
+
+
+def test_library_without_a_version_is_not_loaded(fake_library):
+    fake_library('something else')
+    with pytest.raises(ImportError, match='was built for torch unknown'):
+        _extension.load()
+
+
+@parametrize_op
+def test_broken_extension_raises_where_it_is_needed(op, monkeypatch):
+    """Not at import, so that ``python -m mmpool_ext`` can tell; and never in silence."""
+    monkeypatch.setattr(_extension, 'BROKEN', 'mmpool_ext: the reason')
+    input, weight, _ = arguments(op)
+    for backend in ('auto', 'native'):
+        with pytest.raises(RuntimeError, match='mmpool_ext: the reason'):
+            op.public(input, weight, backend=backend, **WINDOW)
+    assert op.public(input, weight, backend='torch', **WINDOW).isfinite().all()
+
+
+def test_torch_that_is_too_old_stops_the_import_with_one_line():
+    code = 'import torch; torch.__version__ = "2.0.1+cu118"; import mmpool_ext'
+    error = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stderr
+    assert error.endswith('ImportError: mmpool_ext: torch must be 2.1 or newer, but got 2.0.1+cu118; install a newer torch\n')
 
 
 def test_auto_takes_the_plain_form_during_onnx_export(monkeypatch):

@@ -36,9 +36,29 @@ def test_ground_truth_equals_the_oracle(drawn, void_rule, dtype):
     semantic, unity = label_pyramid(torch.from_numpy(label).to(dtype)[None], strides, void_rule=void_rule)
     expected_semantic, expected_unity = reference.pyramid_labels(label, strides, void_rule=void_rule)
     assert len(unity) == len(strides) - 1
-    for got, expected in zip([*semantic, *unity], [*expected_semantic, *expected_unity], strict=True):
+    for got, expected in zip(semantic, expected_semantic, strict=True):
         assert got.dtype == dtype
         np.testing.assert_array_equal(got[0], expected)
+    for got, expected in zip(unity, expected_unity, strict=True):
+        assert got.dtype == torch.int8
+        np.testing.assert_array_equal(got[0], np.where(expected == VOID, -1, expected))
+
+
+@given(label_maps(), st.sampled_from(['agree', 'strict']), st.sampled_from([0, 1, 2, 200]), st.sampled_from(['raw', 'gt', 'tp']))
+@settings(max_examples=60, deadline=None)
+def test_any_label_may_mark_void(drawn, void_rule, ignore_index, mode):
+    """With void at 0 or 1 the maps are those of void at 255: cells that are mixed (0) or unit (1) are not taken for void."""
+    label, strides, rng = drawn
+    label = torch.from_numpy(label)[None]
+    other = torch.where(label == VOID, ignore_index, torch.where(label == ignore_index, VOID, label))
+    semantic, unity = label_pyramid(label, strides, void_rule=void_rule)
+    logits = unity_logits_for(unity, rng)
+    renamed_semantic, renamed_unity = label_pyramid(other, strides, ignore_index, void_rule)
+    expected = relabel_pyramid(semantic, unity, logits, mode)
+    got = relabel_pyramid(renamed_semantic, renamed_unity, logits, mode, ignore_index=ignore_index)
+    assert all(torch.equal(one, two) for one, two in zip(got[1], expected[1], strict=True))
+    for one, two in zip(got[0], expected[0], strict=True):
+        assert torch.equal(one, torch.where(two == VOID, ignore_index, torch.where(two == ignore_index, VOID, two)))
 
 
 @given(label_maps(), st.sampled_from(['agree', 'strict']))
@@ -52,7 +72,7 @@ def test_descendants_of_a_unit_cell_are_unit_with_its_label_or_void(drawn, void_
             parent_label = upsample_cells(semantic[level], 2 ** (finer - level))
             assert ((semantic[finer] == parent_label) | (semantic[finer] == VOID))[parent_is_unit].all()
             if finer < len(unity):
-                assert ((unity[finer] == 1) | (unity[finer] == VOID))[parent_is_unit].all()
+                assert ((unity[finer] == 1) | (unity[finer] == -1))[parent_is_unit].all()
 
 
 @given(label_maps(), st.sampled_from(['raw', 'gt', 'tp']))
@@ -64,10 +84,13 @@ def test_relabelling_equals_the_oracle(drawn, mode):
     logits = unity_logits_for(unity, rng)
     got = relabel_pyramid(semantic, unity, logits, mode, threshold=0.6)
     probability = [logit[0].sigmoid().numpy() for logit in logits]
-    expected = reference.pyramid_relabel([s[0].numpy() for s in semantic], [u[0].numpy() for u in unity], probability, mode, 0.6)
-    for maps, expected_maps in zip(got, expected, strict=True):
-        for level, expected_level in zip(maps, expected_maps, strict=True):
-            np.testing.assert_array_equal(level[0], expected_level)
+    expected = reference.pyramid_relabel(
+        [s[0].numpy() for s in semantic], [np.where(u[0] == -1, VOID, u[0].int().numpy()) for u in unity], probability, mode, 0.6
+    )
+    for level, expected_level in zip(got[0], expected[0], strict=True):
+        np.testing.assert_array_equal(level[0], expected_level)
+    for level, expected_level in zip(got[1], expected[1], strict=True):
+        np.testing.assert_array_equal(level[0], np.where(expected_level == VOID, -1, expected_level))
     assert all(torch.equal(one, other) for one, other in zip(before, [*semantic, *unity], strict=True)), 'the input was edited'
 
 
@@ -129,7 +152,8 @@ def test_fused_logits_pass_gradients_to_the_chosen_level_alone():
 
 def test_void_everywhere_and_empty_batch():
     semantic, unity = label_pyramid(torch.full((2, 8, 8), VOID), (8, 4))
-    assert all((level == VOID).all() for level in [*semantic, *unity])
+    assert all((level == VOID).all() for level in semantic)
+    assert all((level == -1).all() for level in unity)
     semantic, unity = label_pyramid(torch.zeros(0, 8, 8, dtype=torch.long), (8, 4))
     assert [level.shape for level in [*semantic, *unity]] == [(0, 1, 1), (0, 2, 2), (0, 1, 1)]
 

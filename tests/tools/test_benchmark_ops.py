@@ -7,7 +7,7 @@ import pytest
 
 from mmpool_ext.ops import _extension
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark_ops.py'
+TOOL = Path(__file__).parents[2] / 'tools' / 'analysis_tools' / 'benchmark_ops.py'
 
 
 @pytest.mark.skipif(not _extension.LOADED, reason='compiled ops are not built')

@@ -12,7 +12,6 @@ from PIL import Image
 pytest.importorskip('pycocotools')
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
 
 
 def square(image_id, category_id, x, y, size, iscrowd=0):
@@ -51,7 +50,7 @@ def annotations(tmp_path):
 
 
 def run(annotations, *arguments):
-    command = [sys.executable, ROOT / 'tools' / 'coco_to_voc21.py', annotations, annotations.parent / 'voc21', *arguments]
+    command = [sys.executable, ROOT / 'tools' / 'dataset_converters' / 'coco_to_voc21.py', annotations, annotations.parent / 'voc21', *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 
 

@@ -144,7 +144,8 @@ def test_wrong_way_round():
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, ROOT / 'tools' / 'convert_lip_checkpoint.py', *arguments], capture_output=True, text=True)
+    tool = ROOT / 'tools' / 'model_converters' / 'convert_lip_checkpoint.py'
+    return subprocess.run([sys.executable, tool, *arguments], capture_output=True, text=True)
 
 
 def test_command_line(tmp_path):

@@ -56,6 +56,23 @@ def test_together_they_share_the_cores(fake, monkeypatch):
         demo.train_and_test_together([*jobs, ('mmdet', Path('new.py'), fake / 'new')])
 
 
+def test_no_more_trainings_than_cores_run_at_once(fake, monkeypatch):
+    monkeypatch.setattr(demo.os, 'sched_getaffinity', lambda _: range(2))
+    with (fake / 'tools' / 'upstream.py').open('a') as script:
+        script.write("""
+import time
+if script == 'train':
+    running = pathlib.Path('running'); running.mkdir(exist_ok=True)
+    (running / work_dir.name).touch()
+    time.sleep(0.5)
+    (work_dir / 'beside').write_text(str(len(list(running.iterdir()))))
+    (running / work_dir.name).unlink()
+""")
+    folders = [fake / name for name in 'abcd']
+    assert demo.train_and_test_together([('mmseg', Path('config.py'), folder) for folder in folders]) == [{'coco/bbox_mAP': 0.9}] * 4
+    assert max(int((folder / 'beside').read_text()) for folder in folders) <= 2
+
+
 def test_a_failure_shows_the_end_of_the_log(fake):
     (fake / 'broken').touch()
     with pytest.raises(SystemExit, match=r'(?s)the cause.*train config failed; the whole log is .*train.log'):

@@ -27,7 +27,7 @@ def test_table_and_picture(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(demo, 'SHAPES', tmp_path / 'shapes')
     monkeypatch.setattr(demo_pyramid, 'WORK_DIR', tmp_path)
-    monkeypatch.setattr(demo, 'train_and_test', lambda codebase, config, work_dir: dict(mIoU=40.0, boundary_mIoU=30.0))
+    monkeypatch.setattr(demo, 'train_and_test', lambda codebase, config, work_dir, bar, threads: dict(mIoU=40.0, boundary_mIoU=30.0))
     monkeypatch.setattr(sys, 'argv', ['demo_pyramid.py'])
     make_shapes(tmp_path / 'shapes', num_train=0, num_val=1, size=64)
     name = demo_pyramid.ROWS['pyramid']

@@ -108,3 +108,15 @@ def test_table_and_errors(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         get_flops.main()
     assert 'get_flops: the ops must be compiled, but got no lip_pool2d, polynomial_pool2d, lan_pool2d' in capsys.readouterr().err
+
+
+def test_the_shape_is_found_in_wrappers_and_new_style_configs():
+    from mmcv.transforms import CenterCrop, Resize
+
+    def config(*steps):
+        inner = dict(type='Any', pipeline=list(steps))
+        return Config(dict(model=dict(type='Any'), test_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[inner, inner]))))
+
+    assert get_flops.network_shape(config(dict(type=Resize, scale=(64, 32)))) == (32, 64)
+    assert get_flops.network_shape(config(dict(type='mmcv.Resize', scale=(64, 32)))) == (32, 64)
+    assert get_flops.network_shape(config(dict(type=CenterCrop, crop_size=48))) == (48, 48)

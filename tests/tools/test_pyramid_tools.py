@@ -125,6 +125,9 @@ def test_analyze_reads_labels_as_the_data_set_says(ade_like, monkeypatch, capsys
     report = json.loads((ade_like / 'out.json').read_text())
     assert report['labelled_pixels'] == sum((labels_of(seed, (40, 48)) != VOID).sum() for seed in range(2))
     assert 'oracle mIoU' in capsys.readouterr().out
+    workers = ('--strides', 16, 8, 4, '--num-workers', 2, '--out', ade_like / 'workers.json')
+    main(monkeypatch, 'analyze_pyramid', ade_like / 'config.py', *workers)
+    assert (ade_like / 'workers.json').read_text() == (ade_like / 'out.json').read_text()
     with pytest.raises(SystemExit):
         main(monkeypatch, 'analyze_pyramid', ade_like / 'config.py', '--out', ade_like / 'out.json')
     assert 'out must be a new file' in capsys.readouterr().err
@@ -143,6 +146,38 @@ def save_weights(folder, **more):
     torch.save(
         dict(state_dict=model.state_dict(), meta=dict(dataset_meta=config.test_dataloader.dataset.metainfo.to_dict()), **more), folder / 'weights.pth'
     )
+
+
+def test_analyze_takes_void_from_the_head_and_refuses_other_labels(ade_like, monkeypatch, capsys):
+    cfg = Config.fromfile(ade_like / 'config.py')
+    cfg.model.decode_head.ignore_index = 0
+    cfg.dump(ade_like / 'config.py')
+    with pytest.raises(SystemExit):
+        main(monkeypatch, 'analyze_pyramid', ade_like / 'config.py')
+    assert 'analyze_pyramid: labels must be in [0, 3) or 0, but got [255]' in capsys.readouterr().err
+    labels = [labels_of(seed, (40, 48)) % VOID for seed in range(2)]  # void is 0
+    for seed, label in enumerate(labels):
+        Image.fromarray((label + 1).astype(np.uint8)).save(ade_like / 'labels' / f'{seed}.png')
+    main(monkeypatch, 'analyze_pyramid', ade_like / 'config.py', '--strides', 16, 8, 4, '--out', ade_like / 'out.json')
+    assert json.loads((ade_like / 'out.json').read_text())['labelled_pixels'] == sum((label != 0).sum() for label in labels)
+    assert 'warning: no pixel has a; 0 is void' in capsys.readouterr().out
+
+
+def test_analyze_sees_every_data_set_and_names_absent_classes(ade_like, monkeypatch, capsys):
+    cfg = Config.fromfile(ade_like / 'config.py')
+    one = cfg.test_dataloader.dataset
+    one.metainfo.update(classes=('a', 'b', 'c', 'never'), palette=[(0, 0, 0)] * 4)
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[one, one])
+    cfg.dump(ade_like / 'config.py')
+    main(monkeypatch, 'analyze_pyramid', ade_like / 'config.py', '--strides', 16, 8, 4, '--out', ade_like / 'out.json')
+    assert 'warning: no pixel has never; 255 is void' in capsys.readouterr().out
+    report = json.loads((ade_like / 'out.json').read_text())
+    assert report['labelled_pixels'] == 2 * sum((labels_of(seed, (40, 48)) != VOID).sum() for seed in range(2))
+    for path in (ade_like / 'labels').iterdir():
+        Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)  # reduce_zero_label makes them void
+    with pytest.raises(SystemExit):
+        main(monkeypatch, 'analyze_pyramid', ade_like / 'config.py')
+    assert 'labels must hold at least one labelled pixel, but got 4 maps of nothing but 255' in capsys.readouterr().err
 
 
 def test_visualize_writes_a_picture_once(ade_like, monkeypatch, capsys):
@@ -192,9 +227,9 @@ def test_split_is_seeded_and_whole(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(monkeypatch, 'split_ade20k', tmp_path, '--any-number')
     assert 'the lists must be new' in capsys.readouterr().err
-    main(monkeypatch, 'split_ade20k', tmp_path, '--any-number', '--force')
+    main(monkeypatch, 'split_ade20k', tmp_path, '--any-number', '--overwrite')
     assert [(tmp_path / name).read_text().split() for name in ('train_16k.txt', 'train_4k.txt')] == lists
-    main(monkeypatch, 'split_ade20k', tmp_path, '--any-number', '--force', '--seed', 1)
+    main(monkeypatch, 'split_ade20k', tmp_path, '--any-number', '--overwrite', '--seed', 1)
     assert (tmp_path / 'train_4k.txt').read_text().split() != lists[1]
 
 
@@ -202,9 +237,9 @@ def test_split_sizes():
     assert [len(part) for part in split_ade20k.split([f'{index:05d}' for index in range(20210)], 0)] == [16168, 4042]
 
 
-@pytest.mark.parametrize('name', ['analyze_pyramid', 'visualize_pyramid', 'split_ade20k'])
-def test_help_is_the_manual(name, monkeypatch, capsys):
+@pytest.mark.parametrize('tool', ['analysis_tools/analyze_pyramid', 'analysis_tools/visualize_pyramid', 'dataset_converters/split_ade20k'])
+def test_help_is_the_manual(tool, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(monkeypatch, name, '--help')
+        main(monkeypatch, tool.split('/')[1], '--help')
     assert stop.value.code == 0
-    assert f'python tools/{name}.py' in capsys.readouterr().out
+    assert f'python tools/{tool}.py' in capsys.readouterr().out

@@ -10,6 +10,7 @@ from PIL import Image
 
 visualize_lip = pytest.importorskip('visualize_lip')
 SHAPES = Path(__file__).parents[2] / 'configs' / 'shapes'
+NO_LOADERS = object()  # stands for a config whose loaders are None
 CLASSIFIER = """
 _base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
@@ -79,14 +80,18 @@ def test_classifiers_and_the_peak(monkeypatch, tmp_path, photo):
     [
         (['LIP'], r'visualize_lip: network must be NAME CONFIG \[CHECKPOINT\], but got LIP'),
         (['LIP', SHAPES / 'faster-rcnn_lip-r14_fpn_1xb8-400i_shapes-160x160.py', 'nowhere.pth'], 'nowhere.pth can not be found'),
+        (['LIP', NO_LOADERS], 'must have a test_dataloader or val_dataloader whose dataset has a pipeline, but got'),
         (['FCN', SHAPES / 'fcn_r18_1xb8-400i_shapes-160x160.py'], "must have a default_scope in .*, but got 'mmseg'"),
     ],
 )
 def test_bad_networks(monkeypatch, capsys, tmp_path, photo, network, message):
     pytest.importorskip('mmseg')
     pytest.importorskip('mmdet')
+    config = tmp_path / 'no_loaders.py'
+    base = SHAPES / 'faster-rcnn_lip-r14_fpn_1xb8-400i_shapes-160x160.py'
+    config.write_text(f'_base_ = {str(base)!r}\ntest_dataloader = None\nval_dataloader = None\n')
     with pytest.raises(SystemExit):
-        run(monkeypatch, photo, tmp_path / 'out.png', '--network', *network)
+        run(monkeypatch, photo, tmp_path / 'out.png', '--network', *(config if part is NO_LOADERS else part for part in network))
     assert re.search(message, capsys.readouterr().err)
 
 

@@ -4,11 +4,14 @@ import pytest
 import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from PIL import Image
 from torch import nn
 
 import mmpool_ext  # noqa: F401 registers the hook
 from mmpool_ext.layers import PolynomialPool2d
 from mmpool_ext.visualization.alpha import draw_alpha, watch_alpha
+
+compiles = pytest.mark.skipif(not hasattr(torch.compiler, 'set_stance'), reason=f'needs torch 2.6, but this is {torch.__version__}')
 
 
 class Net(BaseModel):
@@ -34,7 +37,8 @@ def test_nothing_to_watch():
         pass
 
 
-def test_the_hook_logs_means(tmp_path):
+@pytest.mark.parametrize('compiled', [False, pytest.param(True, marks=compiles)], ids=['eager', 'compiled'])
+def test_the_hook_logs_means_and_draws(tmp_path, compiled):
     loader = dict(dataset=[torch.rand(3, 16, 16) for _ in range(4)], batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False))
     loader['collate_fn'] = lambda batch: dict(inputs=torch.stack(batch))
     runner = Runner(
@@ -43,13 +47,18 @@ def test_the_hook_logs_means(tmp_path):
         train_dataloader=loader,
         train_cfg=dict(by_epoch=False, max_iters=4),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
-        custom_hooks=[dict(type='MeanAlphaHook', interval=2)],
-        experiment_name='alpha',
+        custom_hooks=[dict(type='MeanAlphaHook', interval=2, picture_interval=4)],
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+        experiment_name=f'alpha {compiled}',
+        cfg=dict(compile=dict(backend='aot_eager')) if compiled else None,
     )
     runner.train()
     history, _ = runner.message_hub.get_scalar('train/alpha/second').data
     assert len(history) == 2
     assert history[0] == pytest.approx(3, abs=0.5)
+    (picture,) = tmp_path.rglob('vis_image/*.png')
+    assert picture.name == 'alpha_4.png'
+    assert min(Image.open(picture).size) > 300
     assert not runner.model.first.side_branch._forward_hooks
 
 

@@ -1,4 +1,4 @@
-# 000 Table 4: InceptionV2-BN with FCN-8s; Sec. 4.2: every down-sampling and every pool of stride 1 is replaced
+# Table 4: InceptionV2-BN with FCN-8s; Sec. 4.2: every down-sampling and every pool of stride 1 is replaced
 _base_ = 'mmseg::_base_/models/fcn_r50-d8.py'
 custom_imports = dict(imports=['mmpool_ext'], allow_failed_imports=False)
 model = dict(
@@ -9,10 +9,9 @@ model = dict(
         _delete_=True,
         type='PPoolInceptionV2',
         pool=dict(type='PolynomialPool2d'),
+        norm_cfg=dict(type='SyncBN', requires_grad=True),
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/bninception.pth'),
     ),
-    decode_head=dict(
-        _delete_=True, type='FCN8sHead', in_channels=(320, 608, 1024), num_classes=21, dropout_ratio=0.5, loss_decode=dict(type='CrossEntropyLoss')
-    ),
+    decode_head=dict(_delete_=True, type='FCN8sHead', in_channels=(320, 608, 1024), dropout_ratio=0.5, loss_decode=dict(type='CrossEntropyLoss')),
     auxiliary_head=None,
 )

@@ -6,7 +6,6 @@ test_prefix = dict(img_path='images/test2014', seg_map_path='annotations/test201
 train_dataloader = dict(dataset=dict(dataset, data_prefix=train_prefix))
 val_dataloader = dict(dataset=dict(dataset, data_prefix=test_prefix))
 test_dataloader = dict(dataset=dict(dataset, data_prefix=test_prefix))
-model = dict(decode_head=dict(num_classes=171))
 train_cfg = dict(max_iters=60000, val_interval=6000)
 optim_wrapper = dict(optimizer=dict(lr=0.001), paramwise_cfg=dict(custom_keys=dict(decode_head=dict(lr_mult=10.0))))
 param_scheduler = [dict(type='PolyLR', eta_min=0, power=0.9, begin=0, end=60000, by_epoch=False)]

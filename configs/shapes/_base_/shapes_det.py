@@ -1,4 +1,4 @@
-# The shapes data set (tools/make_shapes.py) for mmdet. Held-out images are evaluated by tools/test.py only: there is no val_dataloader.
+# The shapes data set (tools/demo/make_shapes.py) for mmdet. Held-out images are evaluated by tools/test.py only: there is no val_dataloader.
 data_root = 'data/shapes/'
 metainfo = dict(classes=('box', 'disc', 'sign', 'lattice'), palette=[(230, 80, 60), (70, 140, 230), (245, 200, 60), (90, 190, 110)])
 train_dataloader = dict(
@@ -21,6 +21,12 @@ train_dataloader = dict(
         ],
     ),
 )
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(160, 160), keep_ratio=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
 test_dataloader = dict(
     batch_size=10,
     num_workers=1,
@@ -32,12 +38,7 @@ test_dataloader = dict(
         ann_file='annotations/val.json',
         data_prefix=dict(img='JPEGImages/'),
         test_mode=True,
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations', with_bbox=True),
-            dict(type='Resize', scale=(160, 160), keep_ratio=True),
-            dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-        ],
+        pipeline=test_pipeline,
     ),
 )
 test_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')

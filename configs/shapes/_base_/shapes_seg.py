@@ -1,9 +1,11 @@
-# The shapes data set (tools/make_shapes.py) for mmseg. Held-out images are evaluated by tools/test.py only: there is no val_dataloader.
+# The shapes data set (tools/demo/make_shapes.py) for mmseg. Held-out images are evaluated by tools/test.py only: there is no val_dataloader.
 data_root = 'data/shapes/'
 metainfo = dict(
     classes=('background', 'box', 'disc', 'sign', 'lattice'),
     palette=[(0, 0, 0), (230, 80, 60), (70, 140, 230), (245, 200, 60), (90, 190, 110)],
 )
+# mmseg's inference_model reads this name
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
@@ -33,7 +35,7 @@ test_dataloader = dict(
         metainfo=metainfo,
         ann_file='ImageSets/Segmentation/val.txt',
         data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
-        pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')],
+        pipeline=test_pipeline,
     ),
 )
 test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])

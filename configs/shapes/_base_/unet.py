@@ -12,7 +12,7 @@ head = dict(
     loss_decode=loss,
 )
 model = dict(
-    data_preprocessor=dict(size=(160, 160)),
+    data_preprocessor=dict(size=(160, 160), test_cfg=dict(size_divisor=32)),  # mmseg's UNet refuses other sizes
     pretrained=None,
     backbone=dict(
         base_channels=16,
