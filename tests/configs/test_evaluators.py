@@ -17,6 +17,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 SCRIPT = """
 import importlib
 import json
+import os
 import sys
 import torch
 from mmengine.evaluator import Evaluator
