@@ -15,7 +15,7 @@ RUN := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find csrc -type f 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help env build demo demo-lip demo-ppool demo-dupsampling demo-pyramid pictures test test-slow test-fast test-ops build-cuda lint docs wheel bench clean
+.PHONY: help env build demo demo-lip demo-ppool demo-dupsampling demo-pyramid study study-lip study-ppool study-dupsampling study-pyramid pictures test test-slow test-fast test-ops build-cuda lint docs wheel bench clean
 
 help:  ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,14 @@ build-cuda: env  ## compile and link the CUDA kernels aside, where nvcc and a CU
 lint: env  ## check style, imports and formatting
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+study: env  ## train and test every arm of the study on shapes, several seeds each, and write docs/study (hours; resumes)
+	$(RUN) tools/study.py $(if $(DRY_RUN),--dry-run)
+	$(RUN) tools/misc/write_study.py
+
+study-lip study-ppool study-dupsampling study-pyramid: study-%: env  ## one claim of the study
+	$(RUN) tools/study.py $* $(if $(DRY_RUN),--dry-run)
+	$(RUN) tools/misc/write_study.py
 
 pictures: env  ## draw the pictures of README and of the pages from the demos' networks
 	$(RUN) tools/demo/demo_pictures.py

@@ -1,0 +1,299 @@
+"""Train and test what configs/shapes/study.yml compares, several seeds each, by upstream's own scripts; a JSON file for every run.
+
+    python tools/study.py --dry-run                       runs, and hours for those that are missing
+    python tools/study.py ppool --arms max P-pooling      some arms of one claim
+    python tools/misc/write_study.py                      write docs/study from the JSON files
+
+Each run has one thread, and as many go at once as there are cores. What is finished is never repeated: an interrupted study goes on with the runs
+that lack a JSON file in docs/study/runs, and a run whose training was finished with its test. A training that was interrupted starts again, so that
+a seed's figure does not depend on interruptions. Trainings and checkpoints are in work_dirs/study, data in data/study.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml
+
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
+from mmengine.config import Config  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent / 'demo'))
+import demo  # noqa: E402
+from make_shapes import make_shapes  # noqa: E402
+
+ROOT = demo.ROOT
+STUDY = ROOT / 'configs' / 'shapes' / 'study.yml'
+RUNS = ROOT / 'docs' / 'study' / 'runs'
+WORK_DIR = ROOT / 'work_dirs' / 'study'
+DATA = ROOT / 'data' / 'study'
+PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation')
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm of a claim with one seed."""
+
+    claim: str
+    arm: str
+    seed: int
+    digest: str  # of the resolved config: a run whose definition changed is no result
+    record: Path  # the JSON file
+    work_dir: Path
+
+
+def slug(name):
+    """Return a name as a part of a path."""
+    return ''.join(letter if letter.isalnum() else '-' for letter in name.lower()).strip('-').replace('--', '-')
+
+
+def load_study(path):
+    """Read the claims and check what is easy to mistype.
+
+    Raises:
+        ValueError: If a baseline is no arm of its claim, or two arms would share a file.
+    """
+    claims = yaml.safe_load(path.read_text())
+    for name, claim in claims.items():
+        for arm, settings in claim['arms'].items():
+            baseline = settings.get('baseline', claim['baseline'])
+            if baseline not in claim['arms']:
+                raise ValueError(f'{path.name}: baseline of {name}, {arm} must be one of its arms, but got {baseline}')
+        if len({slug(arm) for arm in claim['arms']}) < len(claim['arms']):
+            raise ValueError(f'{path.name}: arms of {name} must differ in letters or digits, but got {", ".join(claim["arms"])}')
+    return claims
+
+
+def resolve(claim, arm):
+    """Return the config of an arm: the claim's config, the claim's changes, the arm's, each as a file that inherits the one before."""
+    with tempfile.TemporaryDirectory() as folder:
+        base = demo.CONFIGS / f'{claim["config"]}.py'
+        for name, changes in (('claim', claim.get('set', {})), ('arm', claim['arms'][arm].get('set', {}))):
+            path = Path(folder, f'{name}.py')
+            path.write_text(f'_base_ = {str(base)!r}\n' + ''.join(f'{key} = {value!r}\n' for key, value in changes.items()))
+            base = path
+        cfg = Config.fromfile(base)
+    text = json.dumps(cfg.to_dict(), sort_keys=True).replace('data/shapes/', f'data/study/{claim["data"]}/')
+    return Config(json.loads(text))
+
+
+def plan(claims, wanted_claims, patterns, seeds):
+    """Return the runs of the chosen claims and arms."""
+    runs = []
+    for name in wanted_claims:
+        claim = claims[name]
+        for arm in claim['arms']:
+            if patterns and not any(fnmatchcase(arm, pattern) for pattern in patterns):
+                continue
+            text = json.dumps([resolve(claim, arm).to_dict(), claim['data']], sort_keys=True)
+            digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+            for seed in range(min(seeds or 10**6, claim['arms'][arm].get('seeds', claim['seeds']))):
+                stem = f'{slug(arm)}-{seed}'
+                runs.append(Run(name, arm, seed, digest, RUNS / name / f'{stem}.json', WORK_DIR / name / stem))
+    return runs
+
+
+def finished(run):
+    """Whether a run has its JSON file.
+
+    Raises:
+        ValueError: If the file is of another definition of the arm.
+    """
+    if not run.record.exists():
+        return False
+    digest = json.loads(run.record.read_text())['digest']
+    if digest != run.digest:
+        where = os.path.relpath(run.record, ROOT)
+        raise ValueError(f'study: {where} was made with another config of {run.arm!r} ({digest}, now {run.digest}); remove it to run it again')
+    return True
+
+
+def minutes(claim, name):
+    """Return the minutes a run takes: the mean of the claim's finished runs, or what the study's file says."""
+    taken = [json.loads(path.read_text())['seconds'] / 60 for path in RUNS.glob(f'{name}/*.json')]
+    return sum(taken) / len(taken) if taken else claim['minutes']
+
+
+def write_atomically(path, text):
+    """Write a file that is there as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+def processor():
+    """Return the processor's name."""
+    names = [line.split(':')[1].strip() for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name')]
+    return names[0] if names else platform.machine()
+
+
+def circumstances():
+    """Return commit, versions and hardware."""
+    git = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=12'], cwd=ROOT, capture_output=True, text=True)
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return dict(commit=git.stdout.strip() or None, stack=dict(python=platform.python_version(), **versions), hardware=processor(), threads=1)
+
+
+def logged(folder, pattern):
+    """Return the last value of everything that a training logged under a name with ``pattern`` in it."""
+    last = {}
+    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+        for line in path.read_text().splitlines():
+            last |= {key: value for key, value in json.loads(line).items() if pattern in key}
+    return last
+
+
+def carry_out(run, claim, bar):
+    """Train and test one run, unless its training is finished already, and write its JSON file."""
+    run.work_dir.mkdir(parents=True, exist_ok=True)
+    trained = run.work_dir / f'trained-{run.digest}'
+    for left in run.work_dir.glob('unfinished-*'):
+        shutil.rmtree(left)
+    cfg = resolve(claim, run.arm)
+    cfg.randomness = dict(seed=run.seed)
+    how = dict(bar=bar, threads=1)
+    title = f'{run.claim}: {run.arm}, seed {run.seed}'
+    if not trained.exists():
+        unfinished = Path(tempfile.mkdtemp(prefix='unfinished-', dir=run.work_dir))
+        config = unfinished / 'config.py'
+        cfg.dump(config)
+        begin = time.monotonic()
+        demo.run(f'train {title}', unfinished / 'train.log', claim['codebase'], 'train', config, '--work-dir', unfinished, **how)
+        (unfinished / 'seconds').write_text(str(time.monotonic() - begin))
+        unfinished.replace(trained)
+    begin = time.monotonic()
+    tested = Path(tempfile.mkdtemp(prefix='unfinished-', dir=run.work_dir))
+    checkpoint = max(trained.glob('iter_*.pth'), key=lambda path: int(path.stem[5:]))
+    arguments = (claim['codebase'], 'test', trained / 'config.py', checkpoint, '--work-dir', tested)
+    demo.run(f'test  {title}', tested / 'test.log', *arguments, **how)
+    metrics = json.loads(max(tested.glob('*/*.json')).read_text())
+    shutil.rmtree(tested)
+    record = dict(
+        claim=run.claim,
+        arm=run.arm,
+        seed=run.seed,
+        digest=run.digest,
+        metrics={key: round(value, 6) for key, value in sorted(metrics.items()) if isinstance(value, (int, float))},
+        logged={key: round(value, 6) for key, value in sorted(logged(trained, claim.get('log', '\0')).items())},
+        seconds=round(float((trained / 'seconds').read_text()) + time.monotonic() - begin, 1),
+        **circumstances(),
+    )
+    write_atomically(run.record, json.dumps(record, indent=1) + '\n')
+
+
+def prepare(claims, runs):
+    """Make the data, and fit W where an arm needs it."""
+    for preset in {claims[run.claim]['data'] for run in runs}:
+        if not (DATA / preset).exists():
+            make_shapes(DATA / preset, num_val=200, preset=preset)
+    for name in {run.claim for run in runs}:
+        claim = claims[name]
+        for fit, options in claim.get('fits', {}).items():
+            out = WORK_DIR / 'fits' / f'{fit}.pth'
+            if out.exists():
+                continue
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory() as folder:
+                config = Path(folder, 'config.py')
+                resolve(claim, claim['baseline']).dump(config)
+                tool = ROOT / 'tools' / 'analysis_tools' / 'fit_dupsampling.py'
+                subprocess.run([sys.executable, tool, config, '--out', out, *map(str, options)], cwd=ROOT, check=True)
+
+
+def show(claims, runs, jobs):
+    """Print what there is to do, and return the minutes that the missing runs take."""
+    table = Table('claim', 'arm', 'seeds', 'finished', 'minutes a run', title='Study on shapes')
+    left = 0.0
+    for name, arm in dict.fromkeys((run.claim, run.arm) for run in runs):
+        of_arm = [run for run in runs if (run.claim, run.arm) == (name, arm)]
+        done, cost = sum(map(finished, of_arm)), minutes(claims[name], name)
+        left += cost * (len(of_arm) - done)
+        table.add_row(name, arm, str(len(of_arm)), str(done), f'{cost:.1f}')
+    console = Console()
+    console.print(table)
+    missing = sum(not finished(run) for run in runs)
+    console.print(f'{len(runs)} runs, {missing} of them to do: about {left / 60 / jobs:.1f} hours, {jobs} at once', soft_wrap=True)
+    return left
+
+
+def carry_out_all(claims, runs, jobs):
+    """Carry out the missing runs, several at once, with a bar for the whole and one for each; return messages of those that failed."""
+    missing = [run for run in runs if not finished(run)]
+    failed = []
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar, ThreadPoolExecutor(jobs) as pool:
+        whole = bar.add_task('runs', total=len(missing))
+        futures = [pool.submit(carry_out, run, claims[run.claim], bar) for run in missing]
+        for future in as_completed(futures):
+            try:
+                future.result()
+            except SystemExit as error:  # as demo.run ends where a script failed
+                failed.append(str(error))
+            bar.advance(whole)
+            for task in list(bar.tasks):
+                if task.id != whole and task.stop_time is not None:
+                    bar.remove_task(task.id)
+    return failed
+
+
+def main():
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    claims = load_study(STUDY)
+    parser.add_argument('claims', nargs='*', metavar='CLAIM', help=f'of {", ".join(claims)} (default: all)')
+    parser.add_argument('--arms', nargs='+', default=(), metavar='PATTERN', help="names of arms, with * for anything: 'A:*'")
+    parser.add_argument('--seeds', type=int, help='at most so many seeds an arm (default: as the study says, 5 or 3)')
+    parser.add_argument('--jobs', type=int, default=len(os.sched_getaffinity(0)), help='runs at once (default: %(default)s, one a core)')
+    parser.add_argument('--dry-run', action='store_true', help='only print the runs and the time they take')
+    args = parser.parse_args()
+    for claim in args.claims:
+        if claim not in claims:
+            parser.error(f'CLAIM must be one of {", ".join(claims)}, but got {claim}')
+    for name, value in (('--jobs', args.jobs), ('--seeds', args.seeds)):
+        if value is not None and value < 1:
+            parser.error(f'{name} must be >= 1, but got {value}')
+    runs = plan(claims, args.claims or claims, args.arms, args.seeds)
+    if not runs:
+        parser.error(f'--arms must match arms of the claims, but got {" ".join(args.arms)}')
+    try:
+        show(claims, runs, args.jobs)
+    except ValueError as error:
+        parser.error(str(error))
+    if args.dry_run:
+        return
+    WORK_DIR.mkdir(parents=True, exist_ok=True)
+    with (WORK_DIR / 'lock').open('w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            parser.error(f'another study is at work in {WORK_DIR}')
+        prepare(claims, runs)
+        if failed := carry_out_all(claims, runs, args.jobs):
+            sys.exit('\n\n'.join([*failed, f'{len(failed)} runs failed; call again to try them again']))
+
+
+if __name__ == '__main__':
+    main()
