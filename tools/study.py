@@ -107,7 +107,7 @@ def plan(claims, wanted_claims, patterns, seeds):
             for seed in range(min(seeds or 10**6, claim['arms'][arm].get('seeds', claim['seeds']))):
                 stem = f'{slug(arm)}-{seed}'
                 runs.append(Run(name, arm, seed, digest, RUNS / name / f'{stem}.json', WORK_DIR / name / stem))
-    return runs
+    return sorted(runs, key=lambda run: (list(claims).index(run.claim), run.seed))  # an interrupted study has as many seeds of each arm
 
 
 def finished(run):
@@ -196,7 +196,7 @@ def carry_out(run, claim, bar):
         arm=run.arm,
         seed=run.seed,
         digest=run.digest,
-        metrics={key: round(value, 6) for key, value in sorted(metrics.items()) if isinstance(value, (int, float))},
+        metrics={key: round(value, 6) for key, value in sorted(metrics.items()) if key not in ('time', 'data_time')},
         logged={key: round(value, 6) for key, value in sorted(logged(trained, claim.get('log', '\0')).items())},
         seconds=round(float((trained / 'seconds').read_text()) + time.monotonic() - begin, 1),
         **circumstances(),

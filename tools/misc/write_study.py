@@ -1,0 +1,214 @@
+"""Write docs/study: the tables and pictures of the study on shapes, from the JSON files of its runs (tools/study.py).
+
+    python tools/misc/write_study.py
+
+A difference is paired: of two runs with the same seed, which have the same data in the same order. Its interval is Student's, 95%, over the seeds.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+from scipy import stats  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from study import RUNS, STUDY, load_study  # noqa: E402
+
+PAGE = RUNS.parent / 'index.md'
+HEAD = """# Study on shapes
+
+What each method does on data that anybody can make, with several seeds an arm. These are small networks on drawn shapes with photographs behind
+them: they tell an effect from luck here, and whether the implementation shows in kind what a paper claims. They say nothing about the papers' figures.
+
+- `make study` trains and tests all of it (`make study-ppool` one claim; `make study DRY_RUN=1` lists runs and hours). It resumes.
+- `python tools/misc/write_study.py` writes this page from `docs/study/runs`, a JSON file a run. The arms are in `configs/shapes/study.yml`.
+- Data: 400 training and 200 held-out images of 160 x 160 pixels, `tools/demo/make_shapes.py --preset`: `mixed` has objects of all sizes, `thin` lines
+  of 1 to 2 pixels and stripes of 2 to 5, `small` objects of 6 to 16 pixels. Data seeds are fixed; a training seed varies initialisation, order and flips.
+- All arms of a claim have one schedule. Its learning rate was chosen for the demos' networks before this study; the rows "of the rate" say what the baseline
+  does at a third and three times of it.
+- "±" is the standard deviation over seeds. A difference is paired by seed, in points, with Student's 95% interval. Each interval stands for one comparison:
+  of twenty that differ in nothing, one excludes 0.
+"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Values of an arm and its baseline by seed, in points."""
+
+    values: np.ndarray
+    differences: np.ndarray  # of the seeds that both have
+
+    @property
+    def interval(self):
+        """Low and high end of the 95% interval of the mean difference; None with less than two seeds."""
+        if len(self.differences) < 2:
+            return None
+        mean, error = self.differences.mean(), stats.sem(self.differences)
+        half = stats.t.ppf(0.975, len(self.differences) - 1) * error
+        return mean - half, mean + half
+
+
+def load_runs(folder):
+    """Return the runs in a folder of JSON files as ``{claim: {arm: {seed: record}}}``."""
+    runs = {}
+    for path in sorted(folder.glob('*/*.json')):
+        record = json.loads(path.read_text())
+        runs.setdefault(record['claim'], {}).setdefault(record['arm'], {})[record['seed']] = record
+    return runs
+
+
+def compare(claim, runs, arm, key):
+    """Compare an arm with its baseline by one metric; the baseline of a claim has no differences."""
+    scale = 100 if claim['codebase'] == 'mmdet' else 1  # mmdet logs fractions, mmseg percent
+    own = {seed: scale * record['metrics'][key] for seed, record in sorted(runs[arm].items())}
+    name = claim['arms'][arm].get('baseline', claim['baseline'])
+    other = {seed: scale * record['metrics'][key] for seed, record in runs.get(name, {}).items()} if name != arm else {}
+    return Comparison(np.array(list(own.values())), np.array([own[seed] - other[seed] for seed in own if seed in other]))
+
+
+def cell(values):
+    """Format mean and standard deviation."""
+    return f'{values.mean():.1f}' + (f' ± {values.std(ddof=1):.1f}' if len(values) > 1 else '')
+
+
+def signed(comparison):
+    """Format a paired difference and its interval, bold where the interval excludes 0."""
+    if len(comparison.differences) == 0:
+        return ''
+    text = f'{comparison.differences.mean():+.1f}'
+    if comparison.interval:
+        low, high = comparison.interval
+        text += f' [{low:+.1f}, {high:+.1f}]'
+        if low > 0 or high < 0:
+            text = f'**{text}**'
+    return text
+
+
+def table(claim, runs, arms):
+    """Return the Markdown table of some arms."""
+    metrics = claim['metrics']
+    others = any('baseline' in claim['arms'][arm] for arm in arms)
+    heads = ['arm', 'seeds', *metrics, *(f'{name}, difference' for name in metrics), *(['from'] if others else [])]
+    lines = ['| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|']
+    for arm in arms:
+        compared = [compare(claim, runs, arm, key) for key in metrics.values()]
+        row = [arm, str(len(runs[arm])), *(cell(one.values) for one in compared), *map(signed, compared)]
+        if others:
+            row.append('' if arm == claim['baseline'] else claim['arms'][arm].get('baseline', claim['baseline']))
+        lines.append('| ' + ' | '.join(row) + ' |')
+    return '\n'.join(lines)
+
+
+def sentence(claim, runs, arm, metric):
+    """Say in one sentence what can be concluded about an arm; None if it has no interval."""
+    comparison = compare(claim, runs, arm, claim['metrics'][metric])
+    if comparison.interval is None:
+        return None
+    low, high = comparison.interval
+    baseline = claim['arms'][arm].get('baseline', claim['baseline'])
+    seeds = len(comparison.differences)
+    if low > 0:
+        return f'**{arm}** gains {low:.1f} to {high:.1f} points of {metric} over {baseline} ({seeds} seeds).'
+    if high < 0:
+        return f'**{arm}** loses {-high:.1f} to {-low:.1f} points of {metric} against {baseline} ({seeds} seeds).'
+    return f'**{arm}** and {baseline} cannot be told apart by {metric}: {low:+.1f} to {high:+.1f} points ({seeds} seeds).'
+
+
+def logged(claim, runs):
+    """Return a table of what the trainings logged last, mean over seeds; empty if nothing was."""
+    means = {}
+    for arm, of_seed in runs.items():
+        keys = sorted({key for record in of_seed.values() for key in record['logged']})
+        means[arm] = {key: np.mean([record['logged'][key] for record in of_seed.values() if key in record['logged']]) for key in keys}
+    keys = sorted({key for row in means.values() for key in row})
+    if not keys:
+        return ''
+    lines = ['| after training | ' + ' | '.join(f'`{key}`' for key in keys) + ' |', '|---' * (len(keys) + 1) + '|']
+    lines += [f'| {arm} | ' + ' | '.join(f'{row[key]:.2f}' if key in row else '' for key in keys) + ' |' for arm, row in means.items() if row]
+    return '\n'.join(lines)
+
+
+def draw(claim, runs, arms, path):
+    """Draw each seed's difference from the baseline, and mean and interval, an arm a line and a metric a panel."""
+    metrics = list(claim['metrics'])[:3]
+    figure, panels = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics) + 1.5, 0.36 * len(arms) + 1.2), sharey=True, layout='constrained')
+    for axes, metric in zip(np.atleast_1d(panels), metrics, strict=True):
+        for line, arm in enumerate(arms):
+            comparison = compare(claim, runs, arm, claim['metrics'][metric])
+            axes.plot(comparison.differences, np.full(len(comparison.differences), line), 'o', color='0.6', markersize=4)
+            if comparison.interval:
+                low, high = comparison.interval
+                colour = 'tab:green' if low > 0 else 'tab:red' if high < 0 else 'black'
+                axes.plot([low, high], [line, line], color=colour, linewidth=2)
+                axes.plot(comparison.differences.mean(), line, 'D', color=colour, markersize=6)
+        axes.axvline(0, color='black', linewidth=0.8)
+        axes.set(xlabel=f'{metric}: points above the baseline', yticks=range(len(arms)), yticklabels=arms)
+    np.atleast_1d(panels)[0].invert_yaxis()
+    figure.savefig(path, dpi=90, metadata={'Software': None})
+    plt.close(figure)
+
+
+def write(study, folder, page):
+    """Write the page and its pictures."""
+    claims, runs = load_study(study), load_runs(folder)
+    parts, summary = [], []
+    for name, claim in claims.items():
+        have = runs.get(name, {})
+        arms = [arm for arm in claim['arms'] if arm in have]
+        core = [arm for arm in arms if not (claim['arms'][arm].get('known') or claim['arms'][arm].get('rate'))]
+        controls = [arm for arm in arms if arm not in core]
+        parts.append(f'\n## {claim["title"]}\n\n{claim["question"]} Data: `{claim["data"]}`. Config: `{claim["config"]}`.\n')
+        missing = [arm for arm in claim['arms'] if len(have.get(arm, {})) < claim['arms'][arm].get('seeds', claim['seeds'])]
+        if missing:
+            listed = '; '.join(f'{arm} ({len(have.get(arm, {}))} of {claim["arms"][arm].get("seeds", claim["seeds"])})' for arm in missing)
+            parts.append(f'Not finished: {listed}.\n')
+        if claim['baseline'] not in have:
+            continue
+        first = next(iter(claim['metrics']))
+        said = [text for arm in core if arm != claim['baseline'] and (text := sentence(claim, have, arm, first))]
+        summary += [f'- [{claim["title"].split(":")[0]}](#{slug_of_heading(claim["title"])}): {text}' for text in said]
+        parts.append(table(claim, have, core) + '\n')
+        if len(core) > 1:
+            picture = page.parent / f'{name}.png'
+            draw(claim, have, [arm for arm in core if arm != claim['baseline']], picture)
+            parts.append(f'![{claim["title"]}: differences by seed, and intervals]({picture.name})\n')
+        if text := logged(claim, have):
+            parts.append(text + '\n')
+        if controls:
+            parts.append(
+                'Can these data tell? Rows that are known to be worse, and other learning rates of the baseline:\n\n'
+                + table(claim, have, controls)
+                + '\n'
+            )
+    records = [record for of_claim in runs.values() for of_arm in of_claim.values() for record in of_arm.values()]
+    hardware = ', '.join(sorted({record['hardware'] for record in records}))
+    commits = ', '.join(sorted({record['commit'] or 'unknown' for record in records}))
+    torch = ', '.join(sorted({record['stack']['torch'] for record in records}))
+    hours = sum(record['seconds'] for record in records) / 3600
+    facts = f'\n{len(records)} runs, {hours:.1f} hours of one thread each, torch {torch}, {hardware}, commits {commits}.\n'
+    page.write_text(HEAD + facts + '\n## Summary\n\n' + '\n'.join(summary) + '\n' + '\n'.join(parts))
+
+
+def slug_of_heading(title):
+    """Return the anchor that Python-Markdown gives a heading."""
+    words = ''.join(letter for letter in title.lower() if letter.isalnum() or letter in ' -')
+    return '-'.join(words.split())
+
+
+def main():
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    write(STUDY, RUNS, PAGE)
+    print(f'{PAGE}: written')
+
+
+if __name__ == '__main__':
+    main()
