@@ -14,27 +14,29 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use('Agg')
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from scipy import stats  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from study import RUNS, STUDY, load_study  # noqa: E402
+from study import RUNS, STUDY, load_study
 
 PAGE = RUNS.parent / 'index.md'
 HEAD = """# Study on shapes
 
 What each method does on data that anybody can make, with several seeds an arm. These are small networks on drawn shapes with photographs behind
-them: they tell an effect from luck here, and whether the implementation shows in kind what a paper claims. They say nothing about the papers' figures.
+them: they tell an effect from luck here, and whether the implementation shows in kind what a paper claims. They say nothing about the papers'
+figures.
 
 - `make study` trains and tests all of it (`make study-ppool` one claim; `make study DRY_RUN=1` lists runs and hours). It resumes.
 - `python tools/misc/write_study.py` writes this page from `docs/study/runs`, a JSON file a run. The arms are in `configs/shapes/study.yml`.
-- Data: 400 training and 200 held-out images of 160 x 160 pixels, `tools/demo/make_shapes.py --preset`: `mixed` has objects of all sizes, `thin` lines
-  of 1 to 2 pixels and stripes of 2 to 5, `small` objects of 6 to 16 pixels. Data seeds are fixed; a training seed varies initialisation, order and flips.
-- All arms of a claim have one schedule. Its learning rate was chosen for the demos' networks before this study; the rows "of the rate" say what the baseline
-  does at a third and three times of it.
-- "±" is the standard deviation over seeds. A difference is paired by seed, in points, with Student's 95% interval. Each interval stands for one comparison:
-  of twenty that differ in nothing, one excludes 0.
+- Data: 400 training and 200 held-out images of 160 x 160 pixels, `tools/demo/make_shapes.py --preset`: `mixed` has objects of all sizes, `thin`
+  lines of 1 to 2 pixels and stripes of 2 to 5, `small` objects of 6 to 16 pixels. Data seeds are fixed; a training seed varies initialisation,
+  order and flips.
+- All arms of a claim have one schedule. Its learning rate was chosen for the demos' networks before this study; the rows "of the rate" say what
+  the baseline does at a third and three times of it.
+- "±" is the standard deviation over seeds. A difference is paired by seed, in points, with Student's 95% interval. Each interval stands for one
+  comparison: of twenty that differ in nothing, one excludes 0.
 """
 
 
