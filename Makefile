@@ -59,8 +59,8 @@ demo-pyramid: env  ## the pyramid beside a plain head
 test: env  ## run every test but the slow ones
 	$(RUN) -m pytest
 
-test-slow: env  ## run the slow tests: every network through torch.compile and the newer ONNX exporter
-	$(RUN) -m pytest -m slow tests/test_export.py
+test-slow: env  ## run the slow tests: every network through torch.compile and the newer ONNX exporter, a study that is killed
+	$(RUN) -m pytest -m slow
 
 test-fast: env  ## run the tests of the files that differ from main (or from BASE=...)
 	$(RUN) -m pytest $$($(RUN) tools/misc/changed_tests.py $(or $(BASE),main))

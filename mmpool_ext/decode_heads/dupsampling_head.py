@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..layers.dupsampling import crop
 from ..ops.tracing import is_symbolic
+from .geometry import network_size
 from .labelled_loss import LabelledLossHead, explain_batch_of_one
 
 
@@ -190,7 +191,4 @@ class DUpsamplingHead(BilinearFusionHead):
 
     def predict_by_feat(self, seg_logits, batch_img_metas) -> Tensor:
         """Logits of the image or of the slide window, as it entered the network."""
-        shape = batch_img_metas[0]['img_shape']
-        if not isinstance(shape, torch.Size):  # mmseg's sliding window sets a torch.Size
-            shape = batch_img_metas[0].get('pad_shape', shape)
-        return crop(seg_logits, shape[:2], self.upsample.scale_factor)
+        return crop(seg_logits, network_size(batch_img_metas), self.upsample.scale_factor)

@@ -5,7 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.tracing import is_exporting
+from .geometry import check_stride, network_size
 from .labelled_loss import LabelledLossHead
+
+STRIDE_RULE = 'FCN8sHead: the first of in_index must be a map of stride 8'
 
 
 class FCN8sHead(LabelledLossHead):
@@ -21,7 +24,8 @@ class FCN8sHead(LabelledLossHead):
         **kwargs: Arguments of mmseg's ``BaseDecodeHead`` but ``channels`` and ``input_transform``, which follow from these.
 
     Raises:
-        ValueError: If there are not three maps; when called, if one has not twice the size of the next, give or take a pixel.
+        ValueError: If there are not three maps; when called, if one has not twice the size of the next, give or take a pixel;
+            in loss and prediction, if the first has not stride 8.
     """
 
     def __init__(self, in_channels: tuple[int, int, int], in_index: tuple[int, int, int] = (0, 1, 2), **kwargs):
@@ -51,6 +55,16 @@ class FCN8sHead(LabelledLossHead):
         fine, middle, coarse = self._transform_inputs(inputs)
         scores = _add(self.score16(middle), self.upsample32(self.cls_seg(coarse)))
         return _add(self.score8(fine), self.upsample16(scores))
+
+    def at_label_size(self, seg_logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bring logits to the size of the labels."""
+        check_stride(STRIDE_RULE, 8, seg_logits.shape[2:], size)
+        return super().at_label_size(seg_logits, size)
+
+    def predict_by_feat(self, seg_logits: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Interpolate to the image's size."""
+        check_stride(STRIDE_RULE, 8, seg_logits.shape[2:], network_size(batch_img_metas))
+        return super().predict_by_feat(seg_logits, batch_img_metas)
 
 
 def _add(fine, coarse):

@@ -22,8 +22,10 @@ from mmpool_ext.ops.pyramid import (
 )
 from mmpool_ext.ops.tracing import top_left
 
+from .geometry import check_stride, network_size
 from .labelled_loss import LabelledLossHead, accuracy, criteria_of, labelled_loss
 
+STRIDE_RULE = 'PyramidRepresentationHead: the last of strides must be the stride of the features, {}'
 SUPERVISIONS = (*RELABEL_MODES, 'auxiliary', 'finest')
 
 
@@ -193,11 +195,7 @@ class PyramidRepresentationHead(LabelledLossHead):
         """
         label = self._stack_batch_gt(batch_data_samples).squeeze(1).long()
         stride, (height, width) = self.strides[-1], seg_logits.size
-        if any(abs(cells * stride - edge) >= stride for cells, edge in zip((height, width), label.shape[1:], strict=True)):
-            raise ValueError(
-                f'PyramidRepresentationHead: the last of strides must be the stride of the features, but got {stride} for features of '
-                f'{height} x {width} and an image of {label.shape[1]} x {label.shape[2]}'
-            )
+        check_stride(STRIDE_RULE.format(stride), stride, seg_logits.size, label.shape[1:])
         rows, columns = (cells * stride for cells in seg_logits.semantic[-1].shape[2:])
         label = F.pad(label, (0, columns - label.shape[2], 0, rows - label.shape[1]), value=self.ignore_index)
         semantic, unity = self.targets(label, seg_logits.unity)
@@ -221,7 +219,12 @@ class PyramidRepresentationHead(LabelledLossHead):
         return losses
 
     def predict_by_feat(self, seg_logits: Tensor, batch_img_metas) -> Tensor:
-        """Interpolate to the image's size: logits, or probabilities if ``fuse_probabilities``."""
+        """Interpolate to the image's size: logits, or probabilities if ``fuse_probabilities``.
+
+        Raises:
+            ValueError: If the features do not have the stride of the finest level.
+        """
+        check_stride(STRIDE_RULE.format(self.strides[-1]), self.strides[-1], seg_logits.shape[2:], network_size(batch_img_metas))
         if not self.fuse_probabilities:
             return super().predict_by_feat(seg_logits, batch_img_metas)
         probability = super().predict_by_feat(seg_logits.softmax(1), batch_img_metas)

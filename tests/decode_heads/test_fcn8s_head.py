@@ -63,6 +63,17 @@ def test_odd_sizes_and_prediction():
     assert head.predict(features(15, 21), [dict(img_shape=(117, 163))], dict()).shape == (2, 3, 117, 163)
 
 
+def test_strides_4_8_16_are_an_error():
+    """It trained: logits of any size are resized to the labels'."""
+    head, inputs = build(), features(32, 48)
+    message = r'the first of in_index must be a map of stride 8, but got features of 32 x 48 for an image of 128 x 192'
+    label = PixelData(data=torch.randint(0, 3, (1, 128, 192)))
+    with pytest.raises(ValueError, match=message):
+        head.loss(inputs, [mmseg.structures.SegDataSample(gt_sem_seg=label)] * 2, dict())
+    with pytest.raises(ValueError, match=message):
+        head.eval().predict(inputs, [dict(img_shape=(128, 192))] * 2, dict())
+
+
 @pytest.mark.parametrize('size', [(375, 500), (376, 503), (75, 101)])
 def test_backbones_that_round_down(size):
     """VGG's 2x2 poolings floor: 46, 23 and 11 rows of 375. Validation died of it after the training of even crops went well."""

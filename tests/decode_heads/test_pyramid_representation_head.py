@@ -281,8 +281,13 @@ def test_coarsest_stride_beyond_the_image():
 
 def test_strides_must_end_at_the_stride_of_the_features():
     head = build_head(strides=(32, 16, 8))
-    with pytest.raises(ValueError, match=r'the last of strides must be .*, but got 8 for features of 8 x 8 and an image of 32 x 32'):
+    message = r'the last of strides must be the stride of the features, 8, but got features of 8 x 8 for an image of 32 x 32'
+    with pytest.raises(ValueError, match=message):
         head.loss((torch.randn(1, 6, 8, 8),), samples_of(random_labels(1, 32, 32)), {})
+    head.eval()
+    with pytest.raises(ValueError, match=message):
+        head.predict((torch.randn(1, 6, 8, 8),), [dict(img_shape=(32, 32))], {})
+    assert head.predict((torch.randn(1, 6, 8, 8),), [dict(img_shape=(20, 20), pad_shape=(64, 57, 3))], {}).shape[2:] == (64, 57)
 
 
 def test_tp_drops_what_the_unity_pyramid_finds():

@@ -167,10 +167,10 @@ def write(study, folder, page):
         core = [arm for arm in arms if not (claim['arms'][arm].get('known') or claim['arms'][arm].get('rate'))]
         controls = [arm for arm in arms if arm not in core]
         parts.append(f'\n## {claim["title"]}\n\n{claim["question"]} Data: `{claim["data"]}`. Config: `{claim["config"]}`.\n')
-        missing = [arm for arm in claim['arms'] if len(have.get(arm, {})) < claim['arms'][arm].get('seeds', claim['seeds'])]
-        if missing:
-            listed = '; '.join(f'{arm} ({len(have.get(arm, {}))} of {claim["arms"][arm].get("seeds", claim["seeds"])})' for arm in missing)
-            parts.append(f'Not finished: {listed}.\n')
+        planned = {arm: settings.get('seeds', claim['seeds']) for arm, settings in claim['arms'].items()}
+        done = sum(min(len(have.get(arm, {})), count) for arm, count in planned.items())
+        if done < sum(planned.values()):
+            parts.append(f'{done} of {sum(planned.values())} runs are finished; `make study-{name}` makes the others.\n')
         if claim['baseline'] not in have:
             continue
         first = next(iter(claim['metrics']))

@@ -1,0 +1,219 @@
+"""The study: its arms, what survives an interruption, and its page."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from make_shapes import make_shapes
+from scipy import stats
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+import study
+import write_study
+from mmengine.registry import MODELS, DefaultScope
+
+import mmpool_ext  # noqa: F401 registers what the arms are made of
+
+CLAIMS = study.load_study(study.STUDY)
+ARMS = [(claim, arm) for claim in CLAIMS for arm in CLAIMS[claim]['arms']]
+
+
+@pytest.mark.parametrize(('claim', 'arm'), ARMS, ids=lambda name: study.slug(name))
+def test_every_arm_is_a_network_of_its_own_or_trains_otherwise(claim, arm):
+    configs = {other: study.resolve(CLAIMS[claim], other).to_dict() for other in {arm, CLAIMS[claim]['baseline']}}
+    if arm != CLAIMS[claim]['baseline']:
+        assert configs[arm] != configs[CLAIMS[claim]['baseline']]
+    cfg = study.resolve(CLAIMS[claim], arm)
+    assert f'data/study/{CLAIMS[claim]["data"]}/' in json.dumps(cfg.to_dict())
+    assert 'data/shapes/' not in json.dumps(cfg.to_dict())
+    if 'upsample' in (cfg.model.get('decode_head') or {}):
+        assert cfg.model.decode_head.upsample.pop('weight') in {f'work_dirs/study/fits/{fit}.pth' for fit in CLAIMS[claim]['fits']}
+    with DefaultScope.overwrite_default_scope(CLAIMS[claim]['codebase']):
+        __import__(CLAIMS[claim]['codebase'])
+        MODELS.build(cfg.model)
+
+
+def test_arms_of_the_core_claims_have_five_seeds():
+    core = dict(ppool=7, dupsampling=7, pyramid=9, lip=7)
+    for claim, number in core.items():
+        seeds = [settings.get('seeds', CLAIMS[claim]['seeds']) for settings in CLAIMS[claim]['arms'].values()]
+        assert sum(count >= 5 for count in seeds) == number
+        assert min(seeds) >= 3
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('a: {baseline: none, arms: {x: {}}}', 'baseline of a, x must be one of its arms, but got none'),
+        ('a: {baseline: x y, arms: {x y: {}, x-y: {}}}', 'arms of a must differ in letters or digits, but got x y, x-y'),
+    ],
+)
+def test_a_study_that_contradicts_itself_is_an_error(tmp_path, text, message):
+    (tmp_path / 'study.yml').write_text(text)
+    with pytest.raises(ValueError, match=message):
+        study.load_study(tmp_path / 'study.yml')
+
+
+def test_a_run_of_another_definition_is_no_result(tmp_path):
+    record = tmp_path / 'x-0.json'
+    run = study.Run('ppool', 'x', 0, 'new', record, tmp_path)
+    assert not study.finished(run)
+    record.write_text(json.dumps(dict(digest='old')))
+    with pytest.raises(ValueError, match=r"was made with another config of 'x' \(old, now new\); remove it"):
+        study.finished(run)
+    record.write_text(json.dumps(dict(digest='new')))
+    assert study.finished(run)
+
+
+def test_seeds_come_in_turn_so_that_an_interrupted_study_is_balanced():
+    runs = study.plan(CLAIMS, ['pyramid'], ['A: *', 'H: *'], None)
+    assert [(run.arm[0], run.seed) for run in runs] == [(arm, seed) for seed in range(5) for arm in 'AH']
+    assert len({run.record for run in runs}) == 10
+    assert len({run.digest for run in runs}) == 2
+
+
+# The study with a small claim in a folder of its own. An argument says where to die.
+DRIVER = """
+import os
+import signal
+import sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+import study
+folder = Path({folder!r})
+study.STUDY, study.RUNS, study.WORK_DIR, study.DATA = folder / 'study.yml', folder / 'runs', folder / 'work_dirs', folder / 'data'
+resolve = study.resolve
+def resolve_here(claim, arm):
+    cfg = resolve(claim, arm)
+    text = cfg.dump().replace('data/study', str(folder / 'data'))
+    return study.Config.fromstring(text, '.py')
+study.resolve = resolve_here
+if sys.argv[1] == 'write':
+    replace = Path.replace
+    def die(self, target):
+        if Path(target).suffix == '.json':
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+    Path.replace = die
+sys.argv = ['study.py', '--jobs', '1']
+study.main()
+"""
+SMALL = """
+small:
+  config: bilinear_r18-os16_1xb8-400i_shapes-160x160
+  codebase: mmseg
+  data: mixed
+  seeds: 1
+  minutes: 1
+  baseline: x
+  set: {train_cfg: {max_iters: 2}, train_dataloader: {batch_size: 2, num_workers: 0, persistent_workers: false}, test_dataloader: {num_workers: 0}}
+  arms: {x: {}}
+"""
+
+
+def small_study(folder):
+    """Write the small study and its data, and return the command that carries it out."""
+    folder.mkdir()
+    (folder / 'study.yml').write_text(SMALL)
+    make_shapes(folder / 'data' / 'mixed', num_train=4, num_val=2, size=64)
+    paths = [str(study.ROOT / 'tools'), str(study.ROOT / 'tools' / 'demo')]
+    (folder / 'driver.py').write_text(DRIVER.format(paths=paths, folder=str(folder)))
+    return [sys.executable, folder / 'driver.py']
+
+
+def kill_when(command, folder, pattern):
+    """Start the study and send SIGKILL as soon as a file is there and has content."""
+    with subprocess.Popen([*command, 'nowhere'], cwd=study.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 120
+        while not any(path.stat().st_size for path in folder.glob(pattern)):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_without_loss_and_repeats_its_figures(tmp_path):
+    folder = tmp_path / 'killed'
+    command = small_study(folder)
+    record = folder / 'runs' / 'small' / 'x-0.json'
+    kill_when(command, folder, 'work_dirs/small/x-0/unfinished-*/train.log')
+    assert not record.exists()
+    kill_when(command, folder, 'work_dirs/small/x-0/unfinished-*/test.log')
+    trained = next((folder / 'work_dirs' / 'small' / 'x-0').glob('trained-*'))
+    checkpoint = next(trained.glob('iter_*.pth'))
+    written = checkpoint.stat().st_mtime_ns
+    assert subprocess.run([*command, 'write'], cwd=study.ROOT, capture_output=True).returncode == -signal.SIGKILL
+    assert not record.exists()
+    subprocess.run([*command, 'nowhere'], cwd=study.ROOT, capture_output=True, check=True)
+    assert checkpoint.stat().st_mtime_ns == written  # the training was not repeated
+    at_once = small_study(tmp_path / 'at_once')
+    subprocess.run([*at_once, 'nowhere'], cwd=study.ROOT, capture_output=True, check=True)
+    metrics = [json.loads(path.read_text())['metrics'] for path in (record, tmp_path / 'at_once' / 'runs' / 'small' / 'x-0.json')]
+    assert metrics[0] == metrics[1]
+    assert 'mIoU' in metrics[0]
+    before = record.stat().st_mtime_ns
+    subprocess.run([*command, 'nowhere'], cwd=study.ROOT, capture_output=True, check=True)
+    assert record.stat().st_mtime_ns == before  # nothing is repeated
+
+
+def records(values):
+    """Runs of one claim from ``{arm: values by seed}``."""
+    return {arm: {seed: dict(metrics=dict(m=value), logged={}) for seed, value in enumerate(of_arm)} for arm, of_arm in values.items()}
+
+
+CLAIM = dict(codebase='mmseg', baseline='b', metrics={'m': 'm'}, arms={'b': {}, 'x': {}, 'y': dict(baseline='x')})
+
+
+def test_intervals_are_those_of_a_paired_t_test():
+    rng = np.random.default_rng(0)
+    base = rng.normal(50, 3, 5)
+    runs = records(dict(b=base, x=base + rng.normal(2, 0.5, 5), y=base[:3]))
+    ours = write_study.compare(CLAIM, runs, 'x', 'm').interval
+    values = [[record['metrics']['m'] for record in runs[arm].values()] for arm in 'xb']
+    theirs = stats.ttest_rel(*values).confidence_interval(0.95)
+    assert ours == pytest.approx((theirs.low, theirs.high))
+    assert len(write_study.compare(CLAIM, runs, 'y', 'm').differences) == 3  # seeds that both have
+    assert write_study.compare(CLAIM, runs, 'b', 'm').interval is None
+
+
+@pytest.mark.parametrize(
+    ('shift', 'said'),
+    [
+        (2, 'gains 1.5 to 2.5 points of m over b'),
+        (-2, 'loses 1.5 to 2.5 points of m against b'),
+        (0.1, 'cannot be told apart by m: -0.4 to +0.6 points'),
+    ],
+)
+def test_a_sentence_says_no_more_than_its_interval(shift, said):
+    steps = np.array([-1, 0, 1]) * 0.2
+    runs = records(dict(b=[50, 51, 52], x=np.array([50, 51, 52]) + shift + steps))
+    assert said in write_study.sentence(CLAIM, runs, 'x', 'm')
+
+
+def test_one_seed_makes_no_sentence():
+    assert write_study.sentence(CLAIM, records(dict(b=[50], x=[52])), 'x', 'm') is None
+    assert write_study.signed(write_study.compare(CLAIM, records(dict(b=[50], x=[52])), 'x', 'm')) == '+2.0'
+
+
+def test_fractions_of_mmdet_become_points():
+    runs = records(dict(b=[0.5, 0.5], x=[0.52, 0.53]))
+    assert write_study.compare(CLAIM | dict(codebase='mmdet'), runs, 'x', 'm').differences == pytest.approx([2, 3])
+
+
+def test_committed_page_is_what_the_committed_runs_make(tmp_path):
+    write_study.write(study.STUDY, study.RUNS, tmp_path / 'index.md')
+    assert (tmp_path / 'index.md').read_text() == write_study.PAGE.read_text()
+    assert {path.name for path in tmp_path.glob('*.png')} == {path.name for path in write_study.PAGE.parent.glob('*.png')}
+
+
+def test_committed_runs_are_of_the_arms_as_they_are():
+    runs = {run.record: run for run in study.plan(CLAIMS, CLAIMS, (), None)}
+    for path in study.RUNS.glob('*/*.json'):
+        assert path in runs, f'{path.name} is of no arm'
+        assert study.finished(runs[path])
