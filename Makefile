@@ -71,9 +71,10 @@ test-ops:  ## run the tests of the ops alone with PYTHON=python3.10 TORCH=2.1.2,
 build-cuda: env  ## compile and link the CUDA kernels aside, where nvcc and a CUDA torch are found; no GPU is needed
 	$(RUN) tools/misc/build_cuda.py
 
-lint: env  ## check style, imports and formatting
+lint: env  ## check style, imports, formatting and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 study: env  ## train and test every arm of the study on shapes, several seeds each, and write docs/study (hours; resumes)
 	$(RUN) tools/study.py $(if $(DRY_RUN),--dry-run)

@@ -306,7 +306,7 @@ class LIPResNet(BaseModule):
         check(not (pretrained and init_cfg), 'pretrained must be None beside init_cfg', pretrained)
 
         pretrained_cfg = dict(type='Pretrained', checkpoint=pretrained) if pretrained else init_cfg
-        defaults = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])]
+        defaults: list[dict] = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])]
         if pretrained_cfg is None:
             init_cfg = defaults
         elif isinstance(pretrained_cfg, dict) and pretrained_cfg['type'] == 'Pretrained':

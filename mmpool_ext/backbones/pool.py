@@ -2,6 +2,7 @@
 
 import torch
 from mmengine.registry import MODELS
+from mmengine.utils import to_2tuple
 from torch import nn
 
 from ..layers import PolynomialPool2d
@@ -81,12 +82,10 @@ def check_size(layer: nn.Module, pool: dict, place: dict, owner: str, feature_ch
     Raises:
         ValueError: If the sizes differ.
     """
-    pairs = [
-        tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-        for value in (place['kernel_size'], place['stride'], place['padding'], place.get('dilation', 1))
-    ]
-    window = Window(*pairs, place.get('ceil_mode', False))
-    edge = 2 * step * max(kernel * gap for kernel, gap in zip(pairs[0], pairs[3], strict=True))
+    sides = (place['kernel_size'], place['stride'], place['padding'], place.get('dilation', 1))
+    kernel_size, stride, padding, dilation = map(to_2tuple, sides)
+    window = Window(kernel_size, stride, padding, dilation, place.get('ceil_mode', False))
+    edge = 2 * step * max(kernel * gap for kernel, gap in zip(kernel_size, dilation, strict=True))
     for size in ((edge + more, edge + more) for more in range(0, 4 * step, step)):
         features = () if feature_channels is None else (torch.ones(1, feature_channels, *size),)
         got = output_size(layer, torch.ones(1, place['in_channels'], *size), *features)

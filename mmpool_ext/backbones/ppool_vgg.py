@@ -82,7 +82,8 @@ class PPoolVGG(StagedBackbone):
         for layer in [*self.features, *self.children()]:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         self.register_load_state_dict_pre_hook(_convolve_classifier)
 
     def _replace_pools(self, pool, pool_stages, strides):

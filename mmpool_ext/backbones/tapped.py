@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from mmengine.registry import MODELS
@@ -44,7 +45,7 @@ def Tapped(backbone: str | type | dict, taps: Sequence[str], **kwargs) -> nn.Mod
         _module(network, tap)
         path = tap.split('.')
         for depth in range(1, len(path)):
-            block = network.get_submodule('.'.join(path[:depth]))
+            block: Any = network.get_submodule('.'.join(path[:depth]))
             if getattr(block, 'with_cp', False):
                 block.with_cp = False
     recorder = _Recorder(tuple(taps))

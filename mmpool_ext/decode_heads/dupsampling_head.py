@@ -98,7 +98,7 @@ class BilinearFusionHead(LabelledLossHead):
         *low_level, last = picked if isinstance(picked, list) else [picked]
         return (*low_level, last if self.aspp is None else self.aspp(last))
 
-    def fuse(self, encoded: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+    def fuse(self, encoded: tuple[Tensor, ...], size: torch.Size) -> Tensor:
         """Fuse the low-level features into the last, one after the other, at ``size``; each is resized before its channels are reduced."""
         *low_level, output = encoded
         for low, reduction, fusion in zip(low_level, self.reductions, self.fusions, strict=True):

@@ -1,19 +1,21 @@
 """Sizes of images and features, as the heads compare them."""
 
+from collections.abc import Sequence
+
 import torch
 
 from ..ops.tracing import is_symbolic
 
 
-def network_size(batch_img_metas: list[dict]) -> tuple[int, int]:
+def network_size(batch_img_metas: list[dict]) -> Sequence[int]:
     """Height and width of the images, or of the sliding window, as they entered the network."""
     shape = batch_img_metas[0]['img_shape']
     if not isinstance(shape, torch.Size):  # mmseg's sliding window sets a torch.Size
         shape = batch_img_metas[0].get('pad_shape', shape)
-    return tuple(shape[:2])
+    return shape[:2]
 
 
-def check_stride(rule: str, stride: int, size: tuple[int, int], image: tuple[int, int]) -> None:
+def check_stride(rule: str, stride: int, size: Sequence[int], image: Sequence[int]) -> None:
     """Check that a map ``size`` of an image, height and width, has a stride; a backbone may round up or down.
 
     Args:

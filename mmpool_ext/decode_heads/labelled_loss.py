@@ -213,9 +213,10 @@ class LabelledLossHead(BaseDecodeHead):
         seg_logits = self.at_label_size(seg_logits, label.shape[2:])
         weight = None if self.sampler is None else self.sampler.sample(seg_logits, label)
         label = label.squeeze(1)
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for criterion in criteria_of(self.loss_decode):
             value = labelled_loss(criterion, seg_logits, label, self.ignore_index, weight)
-            losses[criterion.loss_name] = losses.get(criterion.loss_name, 0) + value
+            name = str(criterion.loss_name)
+            losses[name] = losses.get(name, 0) + value
         losses['acc_seg'] = accuracy(seg_logits, label, self.ignore_index, self.threshold)
         return losses

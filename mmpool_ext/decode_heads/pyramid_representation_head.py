@@ -200,7 +200,7 @@ class PyramidRepresentationHead(LabelledLossHead):
         label = F.pad(label, (0, columns - label.shape[2], 0, rows - label.shape[1]), value=self.ignore_index)
         semantic, unity = self.targets(label, seg_logits.unity)
 
-        losses = {}
+        losses: dict[str, Tensor] = {}
         criteria = criteria_of(self.loss_decode)
         for level_stride, logits, target in zip(self.strides[-len(semantic) :], seg_logits.semantic, semantic, strict=True):
             hard = self.sampler is not None and level_stride == stride

@@ -76,7 +76,7 @@ class DetailPreservingPool2d(WindowPool2d):
 @traceable
 def smoothed(features: Tensor, weight: Tensor, bias: Tensor, window: Window) -> Tensor:
     """Convolve each window to one value: the first one starts where the pool's does or, if that edge is even, a pixel before."""
-    border = []
+    border: list[int] = []
     sides = zip(
         window.output_size(*features.shape[2:]), features.shape[2:], weight.shape[2:], window.kernel_size, window.stride, window.padding, strict=True
     )

@@ -1,5 +1,7 @@
 """Upsampling whose filters are fitted to the labels: "Decoders Matter for Semantic Segmentation", Tian et al., CVPR 2019."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -231,7 +233,7 @@ class DUpsampling(BaseModule):
         )
 
 
-def crop(output: Tensor, size: tuple[int, int], window: int) -> Tensor:
+def crop(output: Tensor, size: Sequence[int], window: int) -> Tensor:
     """Keep the top left ``size`` of a map of whole windows, every one of which must begin inside of it.
 
     Raises:

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule, kaiming_init
 from mmengine.registry import MODELS
+from mmengine.utils import to_2tuple
 from torch import nn
-from torch.nn.modules.utils import _pair
 
 from ..ops import gated_lip_pool2d, instance_norm_relu, lip_pool2d
 from ..ops._extension import check_backend, use_native
@@ -192,7 +192,7 @@ class LIPPool2d(BaseModule):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        if any(k < s for k, s in zip(_pair(kernel_size), _pair(stride), strict=True)):
+        if any(k < s for k, s in zip(to_2tuple(kernel_size), to_2tuple(stride), strict=True)):
             raise ValueError(f'LIPPool2d: kernel_size must be at least stride, but got kernel_size {kernel_size} and stride {stride}')
         check_backend('LIPPool2d', backend)
         if isinstance(logit.get('type'), str) and MODELS.get(logit['type']) is None:

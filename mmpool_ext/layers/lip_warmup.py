@@ -4,6 +4,7 @@ import logging
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from torch.utils.hooks import RemovableHandle
 
 from .lip_pool import LIPPool2d
 
@@ -27,7 +28,7 @@ class AveragePoolingWarmupHook(Hook):
         if num_iters < 0:
             raise ValueError(f'AveragePoolingWarmupHook: num_iters must be at least 0, but got {num_iters}')
         self.num_iters = num_iters
-        self.handles = []
+        self.handles: list[RemovableHandle] = []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         """Start or end the warm-up."""
@@ -50,7 +51,7 @@ class AveragePoolingWarmupHook(Hook):
     def _end(self):
         for handle in self.handles:
             handle.remove()
-        self.handles = []
+        self.handles: list[RemovableHandle] = []
 
 
 def _level(module, args, logit):

@@ -71,7 +71,9 @@ class LpPool2d(WindowPool2d):
         windows = self._windows()
         features = wide(input)
         cells = windows.cells(features.abs())  # (K, N, C, H_out, W_out)
-        norm = self.norm_type[:, None, None] if self.learnable else self.initial_norm
+        norm = self.norm_type
+        if isinstance(norm, Tensor):
+            norm = norm[:, None, None]
         # y is linear in x, so each window may be divided by its largest value, which then needs no gradient
         largest = cells.detach().amax(0)
         empty = largest == 0

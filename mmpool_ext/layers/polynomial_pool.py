@@ -1,5 +1,7 @@
 """P-pooling: an order between average and max pooling, predicted for every window."""
 
+from typing import cast
+
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -45,7 +47,7 @@ class SideBranch(nn.Sequential):
         """Predict the orders ``(N, C, H_out, W_out)`` of the windows of ``input`` ``(N, C, H, W)``."""
         window, prelu, point = self
         hidden = F.conv2d(input, window.weight.to(input.dtype), None, window.stride, window.padding, groups=window.groups)
-        hidden = F.prelu(hidden, prelu.weight.to(input.dtype))
+        hidden = F.prelu(hidden, cast(Tensor, prelu.weight).to(input.dtype))
         added = F.conv2d(hidden, point.weight.to(input.dtype), point.bias.to(input.dtype), groups=point.groups)
         return (self.initial_alpha + added).clamp(*self.alpha_range)
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +25,8 @@ BUILD = 'python setup.py build_ext --inplace (or pip install --no-build-isolatio
 
 def torch_release(version: str) -> tuple[int, int]:
     """Give major and minor of a version such as ``2.11.0a0+git``: what decides whether a compiled extension fits."""
-    major, minor = re.match(r'(\d+)\.(\d+)', version).groups()
-    return int(major), int(minor)
+    major, minor = version.split('.')[:2]
+    return int(major), int(re.sub(r'\D.*', '', minor))
 
 
 if torch_release(torch.__version__) < (2, 1):
@@ -45,7 +46,7 @@ def load(name: str = 'mmpool_ext._C') -> bool:
     if not WANTED:
         return False
     spec = importlib.util.find_spec(name)
-    if spec is None:
+    if spec is None or spec.origin is None:
         return False
     found = re.search(rb'mmpool_ext was built for torch (\d+\.\d+[\w.]*)', Path(spec.origin).read_bytes())
     built = found.group(1).decode() if found else 'unknown'
@@ -186,7 +187,8 @@ def register_function(op: str, backward: Callable, setup_context: Callable) -> N
         setup_context(ctx, inputs, output)
         return output
 
-    function = type(op, (torch.autograd.Function,), {'forward': staticmethod(forward), 'backward': staticmethod(backward)})
+    methods = {'forward': staticmethod(forward), 'backward': staticmethod(backward)}
+    function: Any = type(op, (torch.autograd.Function,), methods)
     IMPLEMENTATIONS.impl(op, function.apply, 'Autograd')
 
 

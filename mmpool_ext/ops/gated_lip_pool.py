@@ -70,7 +70,7 @@ def gated_lip_pool2d(
         raise ValueError(f'gated_lip_pool2d: gate_scale must be above 0 and at most {MAX_GATE_SCALE:g}, but got {gate_scale}')
     if (weight is None) != (bias is None):
         raise ValueError('gated_lip_pool2d: weight and bias must both be given or both be None, but got one of them')
-    if weight is not None:
+    if weight is not None and bias is not None:
         check_norm('gated_lip_pool2d', 'response', response, weight, bias)
     if _extension.use_native('gated_lip_pool2d', backend, input):
         return torch.ops.mmpool_ext.gated_lip_pool2d(input, response, weight, bias, eps, gate_scale, *window)[0]
@@ -90,7 +90,7 @@ def check_norm(op: str, what: str, input: Tensor, weight: Tensor, bias: Tensor) 
 
 def composite(input: Tensor, response: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, gate_scale: float, window: Window) -> Tensor:
     """Compute :func:`gated_lip_pool2d` from PyTorch's own functions: differentiable to any order."""
-    normalized = wide(response) if weight is None else instance_norm(response, weight, bias, eps)
+    normalized = wide(response) if weight is None or bias is None else instance_norm(response, weight, bias, eps)
     return lip_composite(input, gate_scale * normalized.sigmoid(), window)
 
 

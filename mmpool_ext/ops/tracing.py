@@ -1,6 +1,7 @@
 """What graphs need that PyTorch makes of the code: whether one is being made, and functions that appear in it as one call."""
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def traceable(function):
     return call
 
 
-def top_left(input: Tensor, size: tuple[int, int]) -> Tensor:
+def top_left(input: Tensor, size: Sequence[int]) -> Tensor:
     """Keep the top left ``size`` of ``(..., H, W)``.
 
     A slice of the whole map has another layout than one of a part, and an exported graph would hold for one of both: pixels are picked there.

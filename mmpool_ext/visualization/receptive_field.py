@@ -3,10 +3,10 @@
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 
-def class_logits(model: nn.Module, inputs: Tensor, data_samples=None) -> tuple[Tensor, Tensor]:
+def class_logits(model, inputs: Tensor, data_samples=None) -> tuple[Tensor, Tensor]:
     """Logits and probabilities of all that a classifier or detector predicts.
 
     Args:
@@ -29,7 +29,7 @@ def class_logits(model: nn.Module, inputs: Tensor, data_samples=None) -> tuple[T
     return logits, logits.sigmoid() if getattr(loss, 'use_sigmoid', False) else logits.softmax(1)
 
 
-def class_activation(model: nn.Module, inputs: Tensor, data_samples=None, class_index: int | None = None, stage: int = -1) -> tuple[Tensor, int]:
+def class_activation(model, inputs: Tensor, data_samples=None, class_index: int | None = None, stage: int = -1) -> tuple[Tensor, int]:
     """Compute the class activation map of one image: ``sum_k a_k f_k``, ``a_k`` the class score's summed gradient to channel k of the features f.
 
     For a classifier with global average pooling this is, up to a factor, the CAM of Zhou et al. (CVPR 2016) that the LIP paper draws; for detectors

@@ -109,6 +109,6 @@ def first_image(data_batch) -> np.ndarray:
     return rgb.permute(1, 2, 0).numpy()
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model):
     """Return the model inside mmengine's wrapper for distributed training, if there is one."""
     return model.module if is_model_wrapper(model) else model
