@@ -1,5 +1,6 @@
 """The light encoder that DUpsampling's paper feeds with labels to measure what an upsampling can restore (Section 4.1.1)."""
 
+import math
 from collections.abc import Sequence
 
 from mmcv.cnn import ConvModule
@@ -42,6 +43,7 @@ class LabelEncoder(BaseModule):
         for out_channels, stride in zip(channels, strides, strict=True):
             self.layers.append(ConvModule(in_channels, out_channels, 3, stride, 1, norm_cfg=norm_cfg, act_cfg=act_cfg))
             in_channels = out_channels
+        self.out_channels, self.out_strides = (in_channels,), (math.prod(strides),)
 
     def forward(self, input: Tensor) -> tuple[Tensor]:
         """Encode ``(N, in_channels, H, W)``; a tuple of one feature map."""

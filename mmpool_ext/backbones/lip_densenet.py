@@ -72,7 +72,9 @@ class LIPDenseNet(StagedBackbone):
             stages[-1] += [f'denseblock{i}', f'transition{i}.norm', f'transition{i}.relu']
             stages.append([f'transition{i}.conv', f'transition{i}.pool'])
         stages[-1] += ['denseblock4', 'norm5', 'relu5']
-        self.set_stages([[f'features.{step}' for step in stage] for stage in stages])
+        blocks = [getattr(self.features, f'transition{i}').conv.in_channels for i in (1, 2, 3)]
+        channels = (*blocks, self.features.norm5.num_features)
+        self.set_stages([[f'features.{step}' for step in stage] for stage in stages], channels, (4, 8, 16, 32))
         self.min_size = max(3, 2 ** (len(self.stages) + 1) - 3)  # the last LIP sees 2x2 positions
         self.register_load_state_dict_pre_hook(_rename)
 

@@ -177,6 +177,25 @@ class Bottleneck(BaseModule):
         return out if self.output_pool is None else self.output_pool(out)
 
 
+def check(ok: bool, rule: str, value) -> None:
+    """Raise unless an argument of :class:`LIPResNet` keeps to its rule.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if not ok:
+        raise ValueError(f'LIPResNet: {rule}, but got {value}')
+
+
+def with_pretrained(pretrained: str | None, init_cfg: dict | list | None) -> dict | list:
+    """Initialisation config: the default one for everything, before a checkpoint if there is one, or another in its place."""
+    cfg = dict(type='Pretrained', checkpoint=pretrained) if pretrained else init_cfg
+    defaults: list[dict] = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])]
+    if cfg is None:
+        return defaults
+    return [*defaults, cfg] if isinstance(cfg, dict) and cfg['type'] == 'Pretrained' else cfg
+
+
 @MODELS.register_module()
 class LIPResNet(BaseModule):
     """ResNet whose downsampling is LIP: the stem's max pooling and each stage's strided convolutions (paper Fig. 4b, 7 LIPs).
@@ -185,7 +204,7 @@ class LIPResNet(BaseModule):
     the baseline structure or, with ``stem_lip=False, pool_block_output=True``, in the original one; with ``stage_with_lip=(False,) * 4`` and
     ``stem_lip=False`` the plain ResNet (Table 3 E). Keys are torchvision's where the layers are. A stage with stride 1
     (``strides=(1, 2, 1, 1)``) keeps its LIP: window and logit dilate as the replaced 3x3 would, so that weights of the stride-32 network fit.
-    InstanceNorm in the logit looks at the whole padded image.
+    InstanceNorm in the logit looks at the whole padded image. ``out_channels`` and ``out_strides`` are those of the returned maps.
 
     Args:
         depth: 50, 101 or 152 as the paper; 14 and 26 (one and two blocks a stage) for small work.
@@ -278,40 +297,21 @@ class LIPResNet(BaseModule):
         refuse_unknown(type(self), unknown)
         if stage_with_lip is None:
             stage_with_lip = (False, True, True, True)[:num_stages]
-        has_lip = stem_lip or any(stage_with_lip)
         is_lip = class_of(pool) is LIPPool2d
-
-        def check(ok, rule, value):
-            if not ok:
-                raise ValueError(f'LIPResNet: {rule}, but got {value}')
-
-        rule = f'depth must be one of {tuple(self.stage_blocks)}: the paper defines LIP for bottleneck blocks'
-        if depth in (18, 34):
-            rule += f"; its poolings go into others by dict(type='Repooled', backbone='ResNet', depth={depth}, pool=dict(type='LIPPool2d'))"
-        check(depth in self.stage_blocks, rule, depth)
-        check(1 <= num_stages <= 4, 'num_stages must be in 1..4', num_stages)
-        for name, value in dict(strides=strides, dilations=dilations, stage_with_lip=stage_with_lip).items():
-            check(len(value) == num_stages, f'{name} must have num_stages = {num_stages} entries', value)
-        check(dcn is None or len(stage_with_dcn) == num_stages, f'stage_with_dcn must have num_stages = {num_stages} entries', stage_with_dcn)
-        ok = len(out_indices) > 0 and all(0 <= i < num_stages for i in out_indices)
-        check(ok, f'out_indices must name stages in 0..{num_stages - 1}', out_indices)
-        check(-1 <= frozen_stages <= num_stages, f'frozen_stages must be in -1..{num_stages}', frozen_stages)
+        self._check_stages(
+            depth, num_stages, out_indices, frozen_stages, strides, dilations, multi_grid, stage_with_lip, stage_with_dcn if dcn else None
+        )
+        pools = any(stage_with_lip)
         check(style in ('pytorch', 'caffe'), "style must be 'pytorch' or 'caffe'", repr(style))
-        check(not (has_lip and style == 'caffe'), "style must be 'pytorch' where a LIP takes the place of the strided convolution", repr(style))
-        check(not (any(stage_with_lip) and avg_down), 'avg_down must be False where a LIP downsamples the shortcut', avg_down)
+        ok = style == 'pytorch' or not (stem_lip or pools)
+        check(ok, "style must be 'pytorch' where a LIP takes the place of the strided convolution", repr(style))
+        check(not (pools and avg_down), 'avg_down must be False where a LIP downsamples the shortcut', avg_down)
         ok = not pool_block_output or all(stride == 2 for stride, lip in zip(strides, stage_with_lip, strict=True) if lip)
         check(ok, 'strides must be 2 where pool_block_output pools', strides)
-        check(logit is None or (has_lip and is_lip), 'logit must be None for a network without LIPPool2d', logit)
-        check(stem_logit is None or (stem_lip and is_lip), 'stem_logit must be None for a stem without LIPPool2d', stem_logit)
+        check(logit is None or (is_lip and (stem_lip or pools)), 'logit must be None for a network without LIPPool2d', logit)
+        check(stem_logit is None or (is_lip and stem_lip), 'stem_logit must be None for a stem without LIPPool2d', stem_logit)
         check(not (pretrained and init_cfg), 'pretrained must be None beside init_cfg', pretrained)
-
-        pretrained_cfg = dict(type='Pretrained', checkpoint=pretrained) if pretrained else init_cfg
-        defaults: list[dict] = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])]
-        if pretrained_cfg is None:
-            init_cfg = defaults
-        elif isinstance(pretrained_cfg, dict) and pretrained_cfg['type'] == 'Pretrained':
-            init_cfg = [*defaults, pretrained_cfg]
-        super().__init__(init_cfg)
+        super().__init__(with_pretrained(pretrained, init_cfg))
 
         self.frozen_stages, self.norm_eval, self.out_indices = frozen_stages, norm_eval, tuple(out_indices)
         self.fresh = None  # names of the tensors that no checkpoint has filled; None before any
@@ -322,42 +322,53 @@ class LIPResNet(BaseModule):
         self._make_stem(in_channels, stem_channels or base_channels, deep_stem, conv_cfg, norm_cfg, pool if stem_lip else None, logit, stem_logit)
 
         inplanes = stem_channels or base_channels
-        stride, self.min_size, channels = 4, 4, []
+        stride, self.min_size, channels, steps = 4, 4, [], []
         self.layer_names = []
+        block_init = dict(type='Constant', val=0, override=dict(name='norm3')) if zero_init_residual else None
+        shared = dict(style=style, avg_down=avg_down, conv_cfg=conv_cfg, norm_cfg=norm_cfg, with_cp=with_cp, init_cfg=block_init)
         for i in range(max(out_indices) + 1):
             if stage_with_lip[i] or strides[i] > 1:
                 self.min_size = 2 * stride
             stride *= strides[i]
             planes = base_channels * 2**i
-            dilation = dilations[i]
-            num_blocks = self.stage_blocks[depth][i]
-            grid = [dilation] * num_blocks
-            if multi_grid is not None and i == num_stages - 1:
-                check(len(multi_grid) >= num_blocks, f'multi_grid must have at least {num_blocks} entries', multi_grid)
-                grid = list(multi_grid[:num_blocks])
-            elif contract_dilation and dilation > 1:
-                grid[0] = dilation // 2
-            block_init = dict(type='Constant', val=0, override=dict(name='norm3')) if zero_init_residual else None
-            shared = dict(
-                style=style,
-                avg_down=avg_down,
-                conv_cfg=conv_cfg,
-                norm_cfg=norm_cfg,
-                dcn=dcn if dcn and stage_with_dcn[i] else None,
-                plugins=self._stage_plugins(plugins, i, num_stages),
-                with_cp=with_cp,
-                init_cfg=block_init,
-            )
+            shared.update(dcn=dcn if dcn and stage_with_dcn[i] else None, plugins=self._stage_plugins(plugins, i, num_stages))
             lip = dict(pool=pool, logit=logit, pool_output=pool_block_output) if stage_with_lip[i] else {}
-            blocks = [Bottleneck(inplanes, planes, strides[i], grid[0], **lip, **shared)]
+            first, *grid = self._block_dilations(depth, i, dilations[i], contract_dilation, multi_grid if i == num_stages - 1 else None)
+            blocks = [Bottleneck(inplanes, planes, strides[i], first, **lip, **shared)]
             inplanes = planes * Bottleneck.expansion
-            blocks += [Bottleneck(inplanes, planes, 1, grid[j], **shared) for j in range(1, num_blocks)]
+            blocks += [Bottleneck(inplanes, planes, 1, dilation, **shared) for dilation in grid]
             self.layer_names.append(f'layer{i + 1}')
             self.add_module(self.layer_names[-1], Sequential(*blocks))
             channels.append(inplanes)
-        self.out_channels = tuple(channels[i] for i in out_indices)
+            steps.append(stride)
+        self.out_channels = tuple(channels[i] for i in sorted(out_indices))
+        self.out_strides = tuple(steps[i] for i in sorted(out_indices))
         self.feat_dim = channels[-1]
         self._freeze_stages()
+
+    def _check_stages(self, depth, num_stages, out_indices, frozen_stages, multi_grid, entries):
+        """Check depth and stages, and that each of ``entries`` has one for each stage."""
+        rule = f'depth must be one of {tuple(self.stage_blocks)}: the paper defines LIP for bottleneck blocks'
+        if depth in (18, 34):
+            rule += f"; its poolings go into others by dict(type='Repooled', backbone='ResNet', depth={depth}, pool=dict(type='LIPPool2d'))"
+        check(depth in self.stage_blocks, rule, depth)
+        check(1 <= num_stages <= 4, 'num_stages must be in 1..4', num_stages)
+        for name, value in entries.items():
+            check(len(value) == num_stages, f'{name} must have num_stages = {num_stages} entries', value)
+        ok = len(out_indices) > 0 and all(0 <= i < num_stages for i in out_indices)
+        check(ok, f'out_indices must name stages in 0..{num_stages - 1}', out_indices)
+        check(-1 <= frozen_stages <= num_stages, f'frozen_stages must be in -1..{num_stages}', frozen_stages)
+        if multi_grid is not None and max(out_indices) == num_stages - 1:
+            num_blocks = self.stage_blocks[depth][num_stages - 1]
+            check(len(multi_grid) >= num_blocks, f'multi_grid must have at least {num_blocks} entries', multi_grid)
+
+    def _block_dilations(self, depth, stage, dilation, contract, grid):
+        """Dilation of each block of a stage; ``grid`` is the multi-grid of the last one."""
+        num_blocks = self.stage_blocks[depth][stage]
+        if grid is not None:
+            return list(grid[:num_blocks])
+        first = dilation // 2 if contract and dilation > 1 else dilation
+        return [first] + [dilation] * (num_blocks - 1)
 
     def _make_stem(self, in_channels, stem_channels, deep_stem, conv_cfg, norm_cfg, pool, logit, stem_logit):
         """Build stem convolutions and pooling; ``pool`` None means max pooling."""

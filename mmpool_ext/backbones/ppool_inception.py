@@ -94,7 +94,7 @@ class PPoolInceptionV2(StagedBackbone):
             if projection:
                 self._add_conv(f'{name}_pool_proj', channels, projection)
             channels = single + conv3 + conv33 + (projection or channels)
-        self.set_stages(STAGES)
+        self.set_stages(STAGES, (64, 192, 320, 608, 1024), (2, 4, 8, 16, 32))
 
     def _add_conv(self, name, in_channels, channels, kernel_size=1, stride=1):
         """A convolution, its norm and, if ``pool`` takes over its stride, the pool after it."""

@@ -20,8 +20,7 @@ class PPoolResNet(StagedBackbone):
         pool: Config of the inserted poolings. None leaves the strides: the network without surgery, 'Strided-C' and 'All-C' of Table 1.
         depth: 18, 34, 50, 101 or 152.
         out_indices: Outputs among 0 to 3: res2 to res5, before the pool that follows, of strides 4, 8, 16 and 32.
-        frozen_stages: See :class:`StagedBackbone`, as for ``norm_eval``, ``with_cp``, ``pretrained`` and ``init_cfg``. The first stage holds
-            the stem.
+        frozen_stages: -1 freezes nothing, 0 the stem with its poolings, n the stem and the first n stages.
         in_channels: Channels of the image. Other than 3, the first convolution starts fresh beside a usual checkpoint.
         conv_cfg: Config of the convolutions.
         norm_cfg: Config of the normalisations, such as ``dict(type='SyncBN')``. None is torchvision's BatchNorm.
@@ -59,13 +58,13 @@ class PPoolResNet(StagedBackbone):
             if name not in ('avgpool', 'fc'):
                 self.add_module(name, child)
         stages = [['conv1', 'bn1', 'relu', 'maxpool', 'layer1'], ['layer2'], ['layer3'], ['layer4']]
+        width = network.fc.in_features // 8
+        channels = (width, 2 * width, 4 * width, 8 * width)
         if pool is not None:
             for module in self.modules():
                 if isinstance(module, nn.Conv2d):
                     module.stride = (1, 1)
-            width = network.fc.in_features // 8
-            channels = dict(conv1=64, layer1=width, layer2=2 * width, layer3=4 * width)
-            for name, count in channels.items():
+            for name, count in zip(('conv1', 'layer1', 'layer2', 'layer3'), (64, *channels[:3]), strict=True):
                 self.add_module(f'{name}_pool', build_pool(pool, count, 2, 2, ceil_mode=True, owner='PPoolResNet'))
             stages = [['conv1', 'bn1', 'relu', 'conv1_pool', *stages[0][3:]], *([f'layer{i}_pool', f'layer{i + 1}'] for i in (1, 2, 3))]
-        self.set_stages(stages)
+        self.set_stages(stages, channels, (4, 8, 16, 32), stem=stages[0][:-1])

@@ -1,5 +1,8 @@
 """VGG with another pooling, fully convolutional: the trunk of the P-pooling paper's Tables 1, 2, 3, 5 and 6."""
 
+from itertools import accumulate
+from operator import mul
+
 import torch
 from torch import nn
 from torch.nn.utils import skip_init
@@ -78,7 +81,9 @@ class PPoolVGG(StagedBackbone):
         self.fc7 = skip_init(nn.Conv2d, fc_channels, fc_channels, 1)
         self.relu6, self.relu7 = nn.ReLU(), nn.ReLU()
         self.drop6, self.drop7 = nn.Dropout(), nn.Dropout()
-        self.set_stages([*stages, ['fc6', 'relu6', 'drop6', 'fc7', 'relu7', 'drop7']])
+        channels = [width for width, after in zip(vgg.cfgs[depths[depth]], vgg.cfgs[depths[depth]][1:], strict=False) if after == 'M']
+        steps = list(accumulate(OUTPUT_STRIDES[output_stride], mul))
+        self.set_stages([*stages, ['fc6', 'relu6', 'drop6', 'fc7', 'relu7', 'drop7']], [*channels, fc_channels], [*steps, steps[-1]])
         for layer in [*self.features, *self.children()]:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')

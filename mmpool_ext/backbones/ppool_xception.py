@@ -88,7 +88,8 @@ class PPoolXception(StagedBackbone):
             self.conv1.stride = (1, 1)
             self.pool1 = build_pool(pool, self.conv1.out_channels, 3, 2, 1, owner='PPoolXception')
             stages[0].insert(3, 'pool1')
-        self.set_stages(stages)
+        strides = [min(stride, output_stride) for stride in (2, 4, 8, 16, 32)]
+        self.set_stages(stages, (64, 128, 256, 728, 2048), strides)
         where = r'block\d+\.rep\.\d+' + (r'|block\d+\.skip' if pool_skips else '')
         if pool is not None and max(self.out_indices) > 0:
             repool(self, pool, where, torch.zeros(1, in_channels, 64, 64))

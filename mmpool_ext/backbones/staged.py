@@ -1,6 +1,7 @@
 """The base class of the P-pooling study's backbones and of LIP-DenseNet: a chain of stages."""
 
 import inspect
+from collections.abc import Sequence
 
 import torch.utils.checkpoint
 from mmcv.cnn import build_conv_layer, build_norm_layer
@@ -15,11 +16,12 @@ class StagedBackbone(BaseModule):
     """A chain of modules divided into stages; the output of each stage can be returned.
 
     A subclass adds the modules of each stage and passes their names to :meth:`set_stages`. Stages after the last of ``out_indices`` are
-    removed, so that every parameter is used.
+    removed, so that every parameter is used. ``out_channels`` and ``out_strides`` are those of the returned maps.
 
     Args:
         out_indices: The stages whose outputs are returned.
-        frozen_stages: How many of the first stages are not trained; -1 and 0 are none.
+        frozen_stages: How many of the first stages are not trained, as upstream: -1 is none, and 0 is a ResNet's stem; in other networks, where
+            the stem is a part of the first stage, 0 is none.
         norm_eval: Whether batch normalisations keep their statistics in training.
         with_cp: Whether stages are computed again in the backward pass instead of keeping what is inside of them. As upstream, a batch
             normalisation counts the batch twice then.
@@ -50,11 +52,14 @@ class StagedBackbone(BaseModule):
         self.with_cp = with_cp
         report_later_checkpoints(self)
 
-    def set_stages(self, stages: list[list[str]]):
+    def set_stages(self, stages: list[list[str]], channels: Sequence[int], strides: Sequence[int], stem: Sequence[str] = ()):
         """Set the stages, remove those after the last output and freeze the first ``frozen_stages``.
 
         Args:
             stages: For each stage the names of its modules, in the order in which they run.
+            channels: Of each stage's output.
+            strides: Of each stage's output, in pixels of the image.
+            stem: The modules of the first stage that ``frozen_stages=0`` freezes.
         """
         name = type(self).__name__
         if not self.out_indices or not all(0 <= index < len(stages) for index in self.out_indices):
@@ -66,7 +71,9 @@ class StagedBackbone(BaseModule):
             for key in self.modules_of(step):
                 parent, _, child = key.rpartition('.')
                 delattr(self.get_submodule(parent), child)
-        self.stages = stages[:used]
+        self.stages, self.stem = stages[:used], tuple(stem)
+        self.out_channels = tuple(channels[index] for index in sorted(self.out_indices))
+        self.out_strides = tuple(strides[index] for index in sorted(self.out_indices))
         self._freeze()
 
     def modules_of(self, step: str) -> list[str]:
@@ -110,7 +117,8 @@ class StagedBackbone(BaseModule):
         return self
 
     def _freeze(self):
-        for stage in self.stages[: max(self.frozen_stages, 0)]:
+        frozen = [] if self.frozen_stages < 0 else [self.stem, *self.stages[: self.frozen_stages]]
+        for stage in frozen:
             for step in stage:
                 for key in self.modules_of(step):
                     self.get_submodule(key).eval().requires_grad_(False)

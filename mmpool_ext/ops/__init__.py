@@ -1,4 +1,4 @@
-"""Tensors in, tensors out: every pooling here is a weighted mean over a window."""
+"""Poolings as functions of tensors: each output is a weighted mean over a window."""
 
 from .gated_lip_pool import gated_lip_pool2d
 from .instance_norm import instance_norm_relu

@@ -118,6 +118,7 @@ def test_channels_and_strides(size, out_indices):
     network = small(out_indices=out_indices)
     outputs = network(torch.randn(2, 3, *size))
     assert isinstance(outputs, tuple)
+    assert network.out_strides == tuple(4 * 2**index for index in out_indices)
     for index, channels, output in zip(out_indices, network.out_channels, outputs, strict=True):
         stride = 4 * 2**index
         assert output.shape == (2, channels, *(-(-edge // stride) for edge in size))

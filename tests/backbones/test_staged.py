@@ -40,6 +40,7 @@ def test_channels_strides_and_gradients(case, pool):
     outputs = net(torch.rand(2, 3, 64, 96))
     assert isinstance(outputs, tuple)
     assert [output.shape[1] for output in outputs] == list(channels)
+    assert (net.out_channels, net.out_strides) == (channels, strides)
     assert [tuple(output.shape[2:]) for output in outputs] == [(64 // stride, 96 // stride) for stride in strides]
     torch.autograd.backward(outputs, [torch.randn_like(output) for output in outputs])
     assert not [key for key, parameter in net.named_parameters() if parameter.grad is None or not parameter.grad.any()]
@@ -85,6 +86,28 @@ def test_frozen_stages_and_norms(case):
     net.norm_eval = False
     net.train()
     assert any(module.training for module in net.modules() if isinstance(module, _BatchNorm)) == (name != 'PPoolVGG')
+
+
+def test_frozen_stages_0_is_the_stem_of_a_resnet_alone(case):
+    name, arguments, *_ = case
+    net = build(name, pool=POOL, frozen_stages=0, **arguments)
+    frozen = {key.split('.')[0] for key, parameter in net.named_parameters() if not parameter.requires_grad}
+    assert frozen == ({'conv1', 'bn1', 'conv1_pool'} if name == 'PPoolResNet' else set())
+
+
+def test_outputs_of_some_stages_have_their_channels_and_strides(case):
+    name, arguments, _, channels, strides, _ = case
+    net = build(name, pool=POOL, out_indices=(2, 0), **arguments)
+    assert (net.out_channels, net.out_strides) == ((channels[0], channels[2]), (strides[0], strides[2]))
+    assert [output.shape[1] for output in net(torch.rand(2, 3, 64, 64))] == [channels[0], channels[2]]
+
+
+@pytest.mark.parametrize('output_stride', [8, 32])
+@pytest.mark.parametrize(('name', 'package'), [('PPoolVGG', 'torchvision'), ('PPoolXception', 'timm')])
+def test_strides_follow_the_output_stride(name, package, output_stride):
+    pytest.importorskip(package)
+    net = build(name, pool=POOL, output_stride=output_stride, out_indices=(0, 1, 2, 3, 4), **(dict(fc_channels=8) if name == 'PPoolVGG' else {}))
+    assert net.out_strides == tuple(64 // output.shape[3] for output in net.eval()(torch.rand(1, 3, 64, 64)))
 
 
 def test_checkpoint_through_pretrained(case, tmp_path):
