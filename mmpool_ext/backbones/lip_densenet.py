@@ -80,7 +80,7 @@ class LIPDenseNet(StagedBackbone):
 
     def _replace_pools(self, pool):
         features, logit = self.features, {}
-        if class_of(pool) is LIPPool2d:
+        if class_of(pool, 'LIPDenseNet') is LIPPool2d:
             logit = dict(logit=dict(type='BottleneckLogit'))
         features.pool0 = build_pool(pool, features.conv0.out_channels, 3, 2, 1, owner='LIPDenseNet')
         for transition in (features.transition1, features.transition2, features.transition3):

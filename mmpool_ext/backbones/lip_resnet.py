@@ -116,7 +116,7 @@ class Bottleneck(BaseModule):
         self.logit_trunk = None
         if logit is not None:
             top = dict(logit=logit)
-            if class_of(logit) is BottleneckLogit:
+            if class_of(logit, 'LIPResNet', 'logit') is BottleneckLogit:
                 head = dict(logit, type='ProjectionLogit')
                 channels = head.pop('mid_channels', 128)
                 self.logit_trunk = BottleneckTrunk(inplanes, channels, dilation)
@@ -297,10 +297,9 @@ class LIPResNet(BaseModule):
         refuse_unknown(type(self), unknown)
         if stage_with_lip is None:
             stage_with_lip = (False, True, True, True)[:num_stages]
-        is_lip = class_of(pool) is LIPPool2d
-        self._check_stages(
-            depth, num_stages, out_indices, frozen_stages, strides, dilations, multi_grid, stage_with_lip, stage_with_dcn if dcn else None
-        )
+        is_lip = class_of(pool, 'LIPResNet') is LIPPool2d
+        entries = dict(strides=strides, dilations=dilations, stage_with_lip=stage_with_lip, **(dict(stage_with_dcn=stage_with_dcn) if dcn else {}))
+        self._check_stages(depth, num_stages, out_indices, frozen_stages, multi_grid, entries)
         pools = any(stage_with_lip)
         check(style in ('pytorch', 'caffe'), "style must be 'pytorch' or 'caffe'", repr(style))
         ok = style == 'pytorch' or not (stem_lip or pools)
@@ -391,7 +390,7 @@ class LIPResNet(BaseModule):
             return
         if stem_logit is None and logit is not None:
             stem_logit = dict(logit)
-            if class_of(logit) is BottleneckLogit:  # paper 3.3: "simply a 3x3 convolution" in the stem
+            if class_of(logit, 'LIPResNet', 'logit') is BottleneckLogit:  # paper 3.3: "simply a 3x3 convolution" in the stem
                 stem_logit['type'] = 'SimplifiedLogit'
                 stem_logit.pop('mid_channels', None)
         top = {} if stem_logit is None else dict(logit=stem_logit)

@@ -1,5 +1,7 @@
 """Build a pooling for its place in a network, choose how it starts, and check its output size."""
 
+from difflib import get_close_matches
+
 import torch
 from mmengine.registry import MODELS
 from mmengine.utils import to_2tuple
@@ -10,23 +12,42 @@ from ..ops.tracing import traceable
 from ..ops.window import Window
 
 
-def class_of(cfg: dict):
-    """Class that a config's ``type`` names."""
-    return MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
+def class_of(cfg: dict, owner: str, what: str = 'pool'):
+    """Class that a config's ``type`` names.
+
+    Args:
+        cfg: Config of a layer.
+        owner: The network that is given it, for the message.
+        what: The network's argument.
+
+    Raises:
+        ValueError: If nothing of that name is registered; the message names what is close.
+    """
+    with MODELS.switch_scope_and_registry(None) as registry:
+        if not isinstance(cfg['type'], str):
+            return cfg['type']
+        found = registry.get(cfg['type'])
+        if found is None:
+            suffix = 'Logit' if what.endswith('logit') else 'Pool2d'
+            close = get_close_matches(cfg['type'], [name for name in registry.module_dict if name.endswith(suffix)], n=3)
+            hint = f'; close to it: {", ".join(close)}' if close else ''
+            raise ValueError(f'{owner}: {what} must have a registered type, but got {cfg["type"]!r}{hint}')
+        return found
 
 
-def start_of(pool: dict, replaces: str) -> dict:
+def start_of(pool: dict, replaces: str, owner: str) -> dict:
     """Choose the arguments with which a pooling starts closest to what it replaces, unless its config sets them.
 
     Args:
         pool: Config of the pooling layer.
         replaces: ``'max'`` (the paper's start), ``'average'``, or ``'stride'``. A strided convolution keeps one pixel of each window; the
             smallest orders are closest to that.
+        owner: Name of the caller, for an error message.
 
     Returns:
         Arguments for the layer: an order of 0.01 above the smallest for P-pooling, and nothing for other layers.
     """
-    cls = class_of(pool)
+    cls = class_of(pool, owner)
     if replaces == 'max' or not (isinstance(cls, type) and issubclass(cls, PolynomialPool2d)):
         return {}
     return dict(initial_alpha=pool.get('alpha_range', (0.0,))[0] + 0.01)
@@ -63,7 +84,7 @@ def build_pool(
         ValueError: If its output does not have the size that this window gives.
     """
     place = dict(in_channels=in_channels, kernel_size=kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
-    layer = MODELS.build({**place, **start_of(pool, replaces), **pool})
+    layer = MODELS.build({**place, **start_of(pool, replaces, owner), **pool})
     check_size(layer, pool, place, owner, step=step)
     return layer
 

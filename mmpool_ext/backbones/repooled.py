@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from .named import build_backbone, with_arguments
-from .pool import output_size, refuse_size, start_of
+from .pool import class_of, output_size, refuse_size, start_of
 
 
 @MODELS.register_module()
@@ -150,7 +150,7 @@ def _place(name, module, shape):
 
 def _replace(network, name, module, shape, pool):
     place, kind = _place(name, module, shape)
-    replacement = Replacement({**place, **start_of(pool, kind), **pool})
+    replacement = Replacement({**place, **start_of(pool, kind, 'Repooled'), **pool})
     grown = [torch.ones(1, *shape[1:-2], shape[-2] + more, shape[-1] + more) for more in range(4)]
     sizes = [output_size(module, input) for input in grown]
     if isinstance(module, nn.Conv2d):
@@ -186,11 +186,7 @@ class Replacement(nn.Module):
 
     def __init__(self, pool: dict):
         super().__init__()
-        with MODELS.switch_scope_and_registry(None) as registry:
-            if isinstance(pool['type'], str) and registry.get(pool['type']) is None:
-                close = get_close_matches(pool['type'], [name for name in registry.module_dict if name.endswith('Pool2d')], n=3)
-                hint = f'; close to it: {", ".join(close)}' if close else ''
-                raise ValueError(f'Repooled: pool must have a registered type, but got {pool["type"]!r}{hint}')
+        class_of(pool, 'Repooled')
         self.pool = MODELS.build(pool)
         if hasattr(self.pool, 'init_weights'):
             self.pool._dump_init_info = lambda: None  # mmengine would log every parameter of every pool

@@ -136,6 +136,8 @@ def test_copies(case):
 
 def test_bad_arguments(case):
     name, arguments, indices, *_ = case
+    with pytest.raises(ValueError, match=f"{name}: pool must have a registered type, but got 'PolynomialPol2d'; close to it: PolynomialPool2d"):
+        build(name, pool=dict(type='PolynomialPol2d'), **arguments)
     build_again = lambda **kwargs: build(name, pool=POOL, **dict(arguments, **kwargs))  # noqa: E731
     with pytest.raises(ValueError, match=rf'{name}: out_indices must be among the stages 0 to {len(indices) - 1}, but got \(0, 6\)'):
         build_again(out_indices=(0, 6))
