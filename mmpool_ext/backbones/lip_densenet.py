@@ -23,7 +23,7 @@ class LIPDenseNet(StagedBackbone):
         depth: 121 as the paper, 161, 169 or 201.
         pool: Config of the poolings, or None for the plain DenseNet. A ``LIPPool2d`` without ``logit`` has the paper's logits.
         out_indices: Outputs among 0 to 3: the dense blocks, of strides 4, 8, 16 and 32. Blocks after the last of them are removed.
-        frozen_stages: See :class:`StagedBackbone`, as for ``norm_eval``, ``pretrained`` and ``init_cfg``. The first stage holds the stem.
+        frozen_stages: How many of the first stages are not trained; -1 and 0 are none; the first stage holds the stem.
         in_channels: Channels of the image. Other than 3, the first convolution starts fresh beside a usual checkpoint.
         conv_cfg: Config of the convolutions.
         norm_cfg: Config of the normalisations, such as ``dict(type='SyncBN')``. None is torchvision's BatchNorm. The logits keep their

@@ -49,7 +49,7 @@ class PPoolInceptionV2(StagedBackbone):
         pool: Config of the pooling layers; None is the network without surgery.
         out_indices: Outputs among 0 to 4: conv1, conv2, and the ends of inception 3b, 4d and 5b, of 64, 192, 320, 608 and 1024 channels and
             strides 2, 4, 8, 16 and 32.
-        frozen_stages: See :class:`StagedBackbone`, as for ``norm_eval``, ``with_cp``, ``pretrained`` and ``init_cfg``.
+        frozen_stages: How many of the first stages are not trained; -1 and 0 are none.
         in_channels: Channels of the image. Other than 3, the first convolution starts fresh beside a usual checkpoint.
         conv_cfg: Config of the convolutions.
         norm_cfg: Config of the normalisations, such as ``dict(type='SyncBN')``.

@@ -31,7 +31,7 @@ class PPoolVGG(StagedBackbone):
         fc6_kernel_size: Kernel of fc6: 7, or 3 for VGG16-20M.
         fc6_dilation: Dilation of fc6, for a large field of view.
         out_indices: Outputs among 0 to 4, pool1 to pool5, and 5, fc7.
-        frozen_stages: See :class:`StagedBackbone`, as for ``with_cp``, ``pretrained`` and ``init_cfg``. There are no normalisations.
+        frozen_stages: How many of the first stages are not trained; -1 and 0 are none.
         in_channels: Channels of the image. Other than 3, the first convolution starts fresh beside a usual checkpoint.
         conv_cfg: Config of the convolutions before fc6.
         with_cp: Whether stages are computed again in the backward pass.

@@ -35,7 +35,7 @@ class PPoolXception(StagedBackbone):
         multi_grid: Dilations of block 12, conv3 and conv4, as multiples of what the removed strides call for.
         pool_skips: Whether the strided 1x1 convolutions of the shortcuts are replaced too. False is the authors' published code.
         out_indices: Outputs among 0 to 4: conv2, block 1, block 2, block 11 and conv4, of 64, 128, 256, 728 and 2048 channels.
-        frozen_stages: See :class:`StagedBackbone`, as for ``norm_eval``, ``with_cp``, ``pretrained`` and ``init_cfg``.
+        frozen_stages: How many of the first stages are not trained; -1 and 0 are none.
         in_channels: Channels of the image. Other than 3, the first convolution starts fresh beside a usual checkpoint.
         conv_cfg: Config of the convolutions.
         norm_cfg: Config of the normalisations, such as ``dict(type='SyncBN')``. None is timm's BatchNorm.

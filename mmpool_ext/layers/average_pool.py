@@ -11,7 +11,12 @@ class AveragePool2d(WindowPool2d):
     """Mean of each window; padding does not count. LIP with a constant logit, the baseline of the LIP paper's Fig. 4c.
 
     Args:
-        in_channels: See :class:`WindowPool2d`, as for the other arguments.
+        in_channels: Channels of the input, which pooling keeps.
+        kernel_size: Window edge in pixels, or ``(height, width)``.
+        stride: Distance of windows in pixels, or a pair.
+        padding: Border on each side in pixels, at most half a window.
+        ceil_mode: Whether a last window that the padded input fills only in part counts, as in torch's poolings.
+        dilation: Distance of the pixels of a window, or a pair.
 
     Shape:
         ``(N, C, H, W)`` to ``(N, C, H_out, W_out)`` as torch's poolings.

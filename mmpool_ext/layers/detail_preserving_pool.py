@@ -22,7 +22,11 @@ class DetailPreservingPool2d(WindowPool2d):
     float32 at least, since squares of halves overflow.
 
     Args:
-        in_channels: See :class:`WindowPool2d`, as for ``kernel_size``, ``stride``, ``padding`` and ``ceil_mode``.
+        in_channels: Channels of the input, which pooling keeps.
+        kernel_size: Window edge in pixels, or ``(height, width)``.
+        stride: Distance of windows in pixels, or a pair.
+        padding: Border on each side in pixels, at most half a window.
+        ceil_mode: Whether a last window that the padded input fills only in part counts, as in torch's poolings.
         symmetric: Whether pixels below the smooth value weigh as much as those above it; otherwise ``d = max(0, x - x_smooth)``.
         lite: Whether the smooth value is the window's mean; otherwise it comes from a convolution in each channel, with bias and the stride of
             the windows, as in the authors' code: 3x3 with a border of 1 for windows of 2x2, and the window itself where its edge is odd.

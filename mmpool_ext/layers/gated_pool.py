@@ -17,7 +17,11 @@ class GatedPool2d(WindowPool2d):
     and starts as a standard Gaussian. Padding takes no weight in the mean.
 
     Args:
-        in_channels: See :class:`WindowPool2d`, as for the other arguments.
+        in_channels: Channels of the input, which pooling keeps.
+        kernel_size: Window edge in pixels, or ``(height, width)``.
+        stride: Distance of windows in pixels, or a pair.
+        padding: Border on each side in pixels, at most half a window.
+        ceil_mode: Whether a last window that the padded input fills only in part counts, as in torch's poolings.
 
     Shape:
         ``(N, C, H, W)`` to ``(N, C, H_out, W_out)`` as torch's poolings.

@@ -21,7 +21,11 @@ class LpPool2d(WindowPool2d):
     not the mean's 1/N) and p -> inf is max pooling. Unlike torch's LPPool2d, large orders do not overflow and padding exists.
 
     Args:
-        in_channels: See :class:`WindowPool2d`, as for ``kernel_size``, ``stride``, ``padding`` and ``ceil_mode``.
+        in_channels: Channels of the input, which pooling keeps.
+        kernel_size: Window edge in pixels, or ``(height, width)``.
+        stride: Distance of windows in pixels, or a pair.
+        padding: Border on each side in pixels, at most half a window.
+        ceil_mode: Whether a last window that the padded input fills only in part counts, as in torch's poolings.
         norm_type: The order p, above 0; above 1 if learnt. Below 1 the gradient at an input of 0 is infinite.
         learnable: Whether each channel learns its order, as ``p = 1 + softplus(start + raw_norm)`` after Gulcehre et al. (ECML 2014). The start
             is a constant and ``raw_norm`` begins at 0, so that weight decay pulls p back to ``norm_type``.

@@ -68,7 +68,11 @@ class PolynomialPool2d(WindowPool2d):
     bias, see ``configs/ppool/_base_/side_branches.py``. A forward hook on ``side_branch`` sees the alpha map.
 
     Args:
-        in_channels: See :class:`WindowPool2d`, as for ``kernel_size``, ``stride``, ``padding`` and ``ceil_mode``.
+        in_channels: Channels of the input, which pooling keeps.
+        kernel_size: Window edge in pixels, or ``(height, width)``.
+        stride: Distance of windows in pixels, or a pair.
+        padding: Border on each side in pixels, at most half a window.
+        ceil_mode: Whether a last window that the padded input fills only in part counts, as in torch's poolings.
         alpha_range: Smallest and largest order, ``0 <= low < high``: the paper's ``(0, C]``. An order of 0 itself is safe here.
         initial_alpha: The order at the start, strictly inside ``alpha_range``: on its edge half of all windows would be clipped, without a
             gradient. 20 is the paper's, in the place of max pooling; 0.01 is nearest to average pooling.
