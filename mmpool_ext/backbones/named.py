@@ -4,24 +4,26 @@ import importlib
 from difflib import get_close_matches
 from importlib.util import find_spec
 
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from .checkpoint import report_checkpoint, report_later_checkpoints
 
 ROOT = MODELS.scope
-CODEBASES = ('mmdet', 'mmseg', 'mmpretrain')
+# Those that most people have first: the first codebase that knows a bare name wins.
+CODEBASES = tuple(dict.fromkeys(('mmdet', 'mmseg', 'mmpretrain', *MODULE2PACKAGE)))
 
 
 def build_backbone(backbone: str | type | dict, **kwargs) -> nn.Module:
-    """Build a backbone of mmdet, mmseg, mmpretrain, timm or mmengine's root registry by its name, class or config.
+    """Build a backbone of an OpenMMLab codebase, timm or mmengine's root registry by its name, class or config.
 
-    A bare name is looked for in the current default scope (the config's ``default_scope``), then in the root registry, then in mmdet,
-    mmseg and mmpretrain; the first that has it wins. ``'mmpretrain.VGG'`` names the codebase. The backbone is built under the scope that
-    it was found in, so that its own layers resolve there. ``'timm.resnet18'`` is timm's network with ``features_only=True``, unless the
-    arguments say otherwise; it returns a tuple of features as every other backbone does. With ``pretrained=True`` it is built without weights,
-    as OpenMMLab's backbones are, and ``init_weights``, which mmengine's runner calls, loads them: testing a checkpoint needs no download. The
-    tag of timm's weights is a part of the name: ``'timm.xception65.tf_in1k'``.
+    A bare name is looked for in the current default scope (the config's ``default_scope``), then in the root registry, then in mmdet, mmseg,
+    mmpretrain and the other codebases that are installed, such as mmpose; the first that has it wins. ``'mmpretrain.VGG'`` names the codebase.
+    The backbone is built under the scope that it was found in, so that its own layers resolve there. ``'timm.resnet18'`` is timm's network with
+    ``features_only=True``, unless the arguments say otherwise; it returns a tuple of features as every other backbone does. With
+    ``pretrained=True`` it is built without weights, as OpenMMLab's backbones are, and ``init_weights``, which mmengine's runner calls, loads
+    them: testing a checkpoint needs no download. The tag of timm's weights is a part of the name: ``'timm.xception65.tf_in1k'``.
 
     Args:
         backbone: ``'ResNetV1c'``, ``'mmpretrain.DenseNet'``, ``'timm.hrnet_w18'``, ``'timm.resnet50s.gluon_in1k'``, or a class's full path; the class

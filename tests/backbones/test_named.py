@@ -2,7 +2,10 @@
 
 import copy
 import importlib.util
+import os
 import pickle
+import subprocess
+import sys
 
 import mmengine
 import pytest
@@ -207,3 +210,43 @@ def test_an_unknown_tag_names_the_known_ones():
     message = "a tag must be one of gluon_in1k for timm.resnet50s, but got 'timm.resnet50s.tf_in1k'"
     with pytest.raises(ValueError, match=message):
         build_backbone('timm.resnet50s.tf_in1k')
+
+
+CODEBASE = """
+from mmengine.registry import MODELS as ROOT, Registry
+MODELS = Registry('model', parent=ROOT, scope='mmrotate', locations=['mmrotate.models'])
+"""
+MODELS_OF_CODEBASE = """
+from mmengine.model import BaseModule
+from torch import nn
+from .registry import MODELS
+
+@MODELS.register_module()
+class Turning(nn.Conv2d):
+    pass
+
+@MODELS.register_module()
+class ReResNet(BaseModule):
+    def __init__(self, width):
+        super().__init__()
+        self.conv = MODELS.build(dict(type='Turning', in_channels=3, out_channels=width, kernel_size=1))
+
+    def forward(self, input):
+        return (self.conv(input),)
+"""
+
+
+@pytest.mark.parametrize('name', ['ReResNet', 'mmrotate.ReResNet'])
+def test_backbones_of_any_codebase_are_found(name, tmp_path):
+    """In a process of its own: a codebase that is imported once stays in the registries."""
+    (tmp_path / 'mmrotate').mkdir()
+    for file, text in (('__init__', ''), ('registry', CODEBASE), ('models', MODELS_OF_CODEBASE)):
+        (tmp_path / 'mmrotate' / f'{file}.py').write_text(text)
+    code = (
+        'from mmpool_ext.backbones.named import build_backbone\n'
+        f'net = build_backbone({name!r}, width=5)\n'
+        'print(type(net).__module__, type(net.conv).__name__)'
+    )
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+    run = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env=environment, capture_output=True, text=True)
+    assert run.stdout.split() == ['mmrotate.models', 'Turning'], run.stderr
