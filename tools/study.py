@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -54,14 +55,19 @@ class Run:
     claim: str
     arm: str
     seed: int
-    digest: str  # of the resolved config: a run whose definition changed is no result
+    config: str  # resolved, as JSON: mmengine cannot read configs in several threads
     record: Path  # the JSON file
     work_dir: Path
+
+    @property
+    def digest(self):
+        """Digest of the config: a run whose definition changed is no result."""
+        return hashlib.sha256(self.config.encode()).hexdigest()[:12]
 
 
 def slug(name):
     """Return a name as a part of a path."""
-    return ''.join(letter if letter.isalnum() else '-' for letter in name.lower()).strip('-').replace('--', '-')
+    return re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')
 
 
 def load_study(path):
@@ -102,11 +108,10 @@ def plan(claims, wanted_claims, patterns, seeds):
         for arm in claim['arms']:
             if patterns and not any(fnmatchcase(arm, pattern) for pattern in patterns):
                 continue
-            text = json.dumps([resolve(claim, arm).to_dict(), claim['data']], sort_keys=True)
-            digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+            config = json.dumps(resolve(claim, arm).to_dict(), sort_keys=True)
             for seed in range(min(seeds or 10**6, claim['arms'][arm].get('seeds', claim['seeds']))):
                 stem = f'{slug(arm)}-{seed}'
-                runs.append(Run(name, arm, seed, digest, RUNS / name / f'{stem}.json', WORK_DIR / name / stem))
+                runs.append(Run(name, arm, seed, config, RUNS / name / f'{stem}.json', WORK_DIR / name / stem))
     return sorted(runs, key=lambda run: (list(claims).index(run.claim), run.seed))  # an interrupted study has as many seeds of each arm
 
 
@@ -172,7 +177,7 @@ def carry_out(run, claim, bar):
     trained = run.work_dir / f'trained-{run.digest}'
     for left in run.work_dir.glob('unfinished-*'):
         shutil.rmtree(left)
-    cfg = resolve(claim, run.arm)
+    cfg = Config(json.loads(run.config))
     cfg.randomness = dict(seed=run.seed)
     how = dict(bar=bar, threads=1)
     title = f'{run.claim}: {run.arm}, seed {run.seed}'
@@ -250,7 +255,7 @@ def carry_out_all(claims, runs, jobs):
         for future in as_completed(futures):
             try:
                 future.result()
-            except SystemExit as error:  # as demo.run ends where a script failed
+            except (SystemExit, Exception) as error:  # demo.run exits where a script failed; the other runs go on
                 failed.append(str(error))
             bar.advance(whole)
             for task in list(bar.tasks):

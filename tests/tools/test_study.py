@@ -64,10 +64,22 @@ def test_a_run_of_another_definition_is_no_result(tmp_path):
     run = study.Run('ppool', 'x', 0, 'new', record, tmp_path)
     assert not study.finished(run)
     record.write_text(json.dumps(dict(digest='old')))
-    with pytest.raises(ValueError, match=r"was made with another config of 'x' \(old, now new\); remove it"):
+    with pytest.raises(ValueError, match=rf"was made with another config of 'x' \(old, now {run.digest}\); remove it"):
         study.finished(run)
-    record.write_text(json.dumps(dict(digest='new')))
+    record.write_text(json.dumps(dict(digest=run.digest)))
     assert study.finished(run)
+
+
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
+    def carry_out(run, claim, bar):
+        if run.seed == 0:
+            raise OSError('no space')
+        run.record.write_text(json.dumps(dict(digest=run.digest)))
+
+    monkeypatch.setattr(study, 'carry_out', carry_out)
+    runs = [study.Run('a', 'x', seed, '', tmp_path / f'x-{seed}.json', tmp_path) for seed in range(3)]
+    assert study.carry_out_all(dict(a={}), runs, 1) == ['no space']
+    assert [study.finished(run) for run in runs] == [False, True, True]
 
 
 def test_seeds_come_in_turn_so_that_an_interrupted_study_is_balanced():
