@@ -171,6 +171,16 @@ def logged(folder, pattern):
     return last
 
 
+def shift_consistency(config, checkpoint, shifts, folder):
+    """Return the percentage of pixels that keep their class when the image moves, as ``shift_<pixels>``: tools/analysis_tools/measure_shift.py."""
+    tool, out = ROOT / 'tools' / 'analysis_tools' / 'measure_shift.py', folder / 'shifts.json'
+    command = [sys.executable, tool, config, checkpoint, '--out', out, '--shifts', *map(str, shifts)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {'OMP_NUM_THREADS': '1'}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise RuntimeError(f'{done.stdout}\nmeasure_shift failed for {checkpoint}')
+    return {f'shift_{shift}': 100 * share for shift, share in json.loads(out.read_text()).items()}
+
+
 def carry_out(run, claim, bar):
     """Train and test one run, unless its training is finished already, and write its JSON file."""
     run.work_dir.mkdir(parents=True, exist_ok=True)
@@ -195,6 +205,8 @@ def carry_out(run, claim, bar):
     arguments = (claim['codebase'], 'test', trained / 'config.py', checkpoint, '--work-dir', tested)
     demo.run(f'test  {title}', tested / 'test.log', *arguments, **how)
     metrics = json.loads(max(tested.glob('*/*.json')).read_text())
+    if 'shifts' in claim:
+        metrics |= shift_consistency(trained / 'config.py', checkpoint, claim['shifts'], tested)
     shutil.rmtree(tested)
     record = dict(
         claim=run.claim,

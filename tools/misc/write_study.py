@@ -181,6 +181,12 @@ def write(study, folder, page):
             picture = page.parent / f'{name}.png'
             draw(claim, have, [arm for arm in core if arm != claim['baseline']], picture)
             parts.append(f'![{claim["title"]}: differences by seed, and intervals]({picture.name})\n')
+        moved = {f'{shift} pixels': f'shift_{shift}' for shift in claim.get('shifts', ())}
+        measured = [arm for arm in core if all(set(moved.values()) <= record['metrics'].keys() for record in have[arm].values())]
+        if moved and claim['baseline'] in measured:
+            parts.append(
+                'Percentage of pixels that keep their class when the image moves:\n\n' + table(claim | dict(metrics=moved), have, measured) + '\n'
+            )
         if text := logged(claim, have):
             parts.append(text + '\n')
         if controls:
