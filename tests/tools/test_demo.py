@@ -1,6 +1,8 @@
 """What the demos share: a run shows its progress, keeps its log, resumes, and fails loudly."""
 
+import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,20 @@ def test_the_table_is_printed_and_saved(tmp_path, capsys):
     demo.print_table('Held-out', rows, {'AP50': 'coco/bbox_mAP_50'}, tmp_path / 'table.json')
     assert json.loads((tmp_path / 'table.json').read_text()) == {'LIP': {'AP50': 0.75}, 'no LIP': {'AP50': 0.5}}
     assert '0.750' in capsys.readouterr().out
+
+
+def test_the_study_stands_beside_a_single_run(capsys):
+    demo.print_study('dupsampling', 'DUpsampling, T = 1')
+    said = capsys.readouterr().out
+    assert said.startswith('Study on mixed shapes: DUpsampling, T = 1 loses ')
+    assert '(5 seeds)' in said
+    assert '**' not in said
+
+
+@pytest.mark.parametrize('script', sorted(path for path in (demo.ROOT / 'tools' / 'demo').glob('demo_*.py') if 'print_study' in path.read_text()))
+def test_demos_name_arms_of_the_study(script):
+    from study import STUDY, load_study
+
+    claims = load_study(STUDY)
+    claim, *arms = ast.literal_eval(re.search(r'print_study(\(.*\))', script.read_text())[1])
+    assert set(arms) <= set(claims[claim]['arms'])

@@ -124,3 +124,23 @@ def print_table(title: str, rows: dict[str, dict[str, float]], columns: dict[str
     for name, row in values.items():
         table.add_row(name, *(f'{value:.3f}' for value in row.values()))
     Console().print(table)
+
+
+def print_study(claim: str, *arms: str) -> None:
+    """Print what several seeds say (docs/study), beside a demo's single run.
+
+    Args:
+        claim: Of configs/shapes/study.yml.
+        arms: Those that the demo shows.
+    """
+    for folder in ('tools', 'tools/misc'):
+        sys.path.append(str(ROOT / folder))
+    from study import RUNS, STUDY, load_study
+    from write_study import load_runs, sentence
+
+    claims, runs = load_study(STUDY), load_runs(RUNS).get(claim, {})
+    metric = next(iter(claims[claim]['metrics']))
+    for arm in arms:
+        said = sentence(claims[claim], runs, arm, metric) if arm in runs else None
+        text = said.replace('**', '') if said else f'{arm} has not been trained with several seeds yet.'
+        Console().print(f'Study on {claims[claim]["data"]} shapes: {text}', soft_wrap=True, highlight=False)

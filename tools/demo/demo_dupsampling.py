@@ -124,6 +124,7 @@ def main():
     jobs = [('mmseg', demo.CONFIGS / f'{config}.py', WORK_DIR / config, '--out', WORK_DIR / config / 'predictions') for config in ROWS.values()]
     rows = dict(zip(ROWS, demo.train_and_test_together(jobs), strict=True))
     demo.print_table('Segmentation of held-out shapes at stride 16', rows, COLUMNS, WORK_DIR / 'table.json')
+    demo.print_study('dupsampling', 'DUpsampling, stride 16', 'DUpsampling, fused', 'DUpsampling, T = 1')
     demo.print_table('Held-out labels, compressed and restored', restored_labels(), {'mIoU': 'mIoU'}, WORK_DIR / 'restored.json')
     temperatures = {name: scalars(ROWS[name])[-1]['decode.temperature'] for name in ('DUpsampling', 'DUpsampling, fused')}
     print('Temperature after training, from 1: ' + ', '.join(f'{value:.3f} ({name})' for name, value in temperatures.items()))

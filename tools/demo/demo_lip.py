@@ -78,6 +78,7 @@ def main():
     jobs = [('mmdet', demo.CONFIGS / f'{config}.py', WORK_DIR / config, '--out', WORK_DIR / config / 'results.pkl') for config in ROWS.values()]
     rows = dict(zip(ROWS, demo.train_and_test_together(jobs), strict=True))
     demo.print_table('Faster R-CNN on held-out shapes', rows, COLUMNS, WORK_DIR / 'table.json')
+    demo.print_study('lip', 'A: LIP everywhere')
     picture(rows, WORK_DIR / 'detections.png', args.num_images)
     print(f'Detections beside ground truth: {WORK_DIR / "detections.png"}')
     print(f'What LIP weights, trained and as it starts: {draw_importance()}')

@@ -68,6 +68,7 @@ def main():
     percents = demo.train_and_test_together(jobs)
     rows = {name: {key: percent[key] / 100 for key in COLUMNS.values()} for name, percent in zip(ROWS, percents, strict=True)}
     demo.print_table('U-Net on held-out shapes', rows, COLUMNS, WORK_DIR / 'table.json')
+    demo.print_study('ppool', 'P-pooling')
     picture(rows, WORK_DIR / 'thin_structures.png', args.num_images)
     print(f'Thin structures enlarged: {WORK_DIR / "thin_structures.png"}')
 

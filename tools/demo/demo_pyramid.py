@@ -26,6 +26,7 @@ def main():
     percents = demo.train_and_test_together([('mmseg', demo.CONFIGS / f'{config}.py', WORK_DIR / config) for config in ROWS.values()])
     rows = dict(zip(ROWS, percents, strict=True))
     demo.print_table('ResNet-18 on held-out shapes; boundary: within 3 pixels of one', rows, COLUMNS, WORK_DIR / 'table.json')
+    demo.print_study('pyramid', 'H: F and coarse-to-fine context')
     work_dir = WORK_DIR / ROWS['pyramid']
     checkpoint = (work_dir / 'last_checkpoint').read_text()
     image, label = (demo.SHAPES / folder / f'{args.image}{suffix}' for folder, suffix in (('JPEGImages', '.jpg'), ('SegmentationClass', '.png')))
