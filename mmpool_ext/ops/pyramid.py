@@ -36,7 +36,7 @@ def label_pyramid(label, strides=(32, 16, 8, 4), ignore_index=255, void_rule='ag
     paper leaves its rule for void pixels to a supplement: see ``void_rule``.
 
     Args:
-        label: Integer labels ``(N, H, W)`` >= 0; H and W multiples of ``strides[0]``.
+        label: Integer labels ``(N, H, W)``; H and W multiples of ``strides[0]``.
         strides: Cell edges in pixels from the coarsest level to the finest, each half of the one before.
         ignore_index: The label of void pixels and, in the label maps, of mixed and of void cells. Any integer, 0 and 1 too.
         void_rule: ``'agree'``: void pixels agree with any label, a cell of nothing else is void. ``'strict'``: one void pixel makes its cell void.
@@ -68,7 +68,7 @@ def label_pyramid(label, strides=(32, 16, 8, 4), ignore_index=255, void_rule='ag
     semantic, unity = [label[:, finest // 2 :: finest, finest // 2 :: finest]], []
     void = label == ignore_index
     low = label.masked_fill(void, torch.iinfo(label.dtype).max)
-    high = label.masked_fill(void, 0)  # below low where a cell holds nothing but void
+    high = label.masked_fill(void, torch.iinfo(label.dtype).min)  # below low where a cell holds nothing but void
     scale = strides[-2]
     for _ in strides[:-1]:
         cells = (-1, height // scale, scale, width // scale, scale)

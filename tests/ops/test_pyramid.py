@@ -203,3 +203,11 @@ def test_threshold_must_be_a_probability(threshold):
 def test_fuser_refuses_levels_that_do_not_double():
     with pytest.raises(ValueError, match=r'twice the size.*but got \[\(1, 1\), \(3, 3\)\] and \[\(1, 1\)\]'):
         fuse_pyramid([torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 3, 3)], [torch.zeros(1, 1, 1)])
+
+
+def test_labels_may_be_negative():
+    """Void agreed with no label below 0: a cell of void and -3 was mixed."""
+    label = torch.tensor([[[-3, -1], [-3, -3]]])
+    semantic, unity = label_pyramid(label, strides=(2, 1), ignore_index=-1)
+    assert (semantic[0].item(), unity[0].item()) == (-3, 1)
+    assert label_pyramid(torch.tensor([[[-3, -2], [-3, -3]]]), strides=(2, 1), ignore_index=-1)[1][0].item() == 0

@@ -192,6 +192,18 @@ def test_visualize_writes_a_picture_once(ade_like, monkeypatch, capsys):
     assert 'out must be a new file' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('ignore_index', [255, 0])
+def test_visualize_reads_labels_as_the_data_set_says_and_void_is_no_class(ade_like, ignore_index):
+    save_weights(ade_like)
+    model = visualize_pyramid.load_model(ade_like / 'config.py', ade_like / 'weights.pth', 'cpu')
+    model.decode_head.ignore_index = ignore_index
+    file = np.asarray(Image.open(ade_like / 'labels' / '0.png')).astype(int)
+    label = visualize_pyramid.ground_truth(model, ade_like / 'labels' / '0.png')
+    expected = np.where(file == 0, 255, file - 1)  # reduce_zero_label
+    assert np.array_equal(label, np.where(expected == ignore_index, -1, expected))
+    assert -1 in label
+
+
 def test_visualize_pads_as_the_data_preprocessor_does(ade_like):
     save_weights(ade_like)
     model = visualize_pyramid.load_model(ade_like / 'config.py', ade_like / 'weights.pth', 'cpu')

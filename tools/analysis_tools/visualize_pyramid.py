@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from mmcv.transforms import LoadAnnotations
 
+from mmpool_ext.datasets.dataset_configs import leaves
 from mmpool_ext.ops.pyramid import RELABEL_MODES
 from mmpool_ext.visualization.pipeline import image_pipeline
 from mmpool_ext.visualization.pyramid import draw_pyramid
@@ -52,8 +53,19 @@ def predict(model, path):
     return np.ascontiguousarray(bgr[..., ::-1]), semantic, [logits[0].sigmoid().cpu().numpy() for logits in pyramid.unity], level.cpu().numpy()
 
 
+def ground_truth(model, path):
+    """Read a label image as the data set does (``reduce_zero_label``, ``label_map``); void pixels are -1."""
+    from mmseg.registry import DATASETS
+
+    dataset = DATASETS.build(dict(next(leaves(model.cfg.test_dataloader.dataset)), lazy_init=True))
+    step = next(step for step in dataset.pipeline.transforms if isinstance(step, LoadAnnotations))
+    found = step(dict(seg_map_path=str(path), reduce_zero_label=dataset.reduce_zero_label, label_map=dataset.label_map, seg_fields=[]))
+    label = found['gt_seg_map'].astype(int)
+    return np.where(label == model.decode_head.ignore_index, -1, label)
+
+
 def visualize(model, path, label=None):
-    """Draw an image file's pyramid; ``label`` is ground truth of the size that the test pipeline makes. Returns a matplotlib figure."""
+    """Draw an image file's pyramid; ``label`` is ground truth of the size that the test pipeline makes, void -1. Returns a matplotlib figure."""
     head = model.decode_head
     image, semantic, unity, level = predict(model, path)
     return draw_pyramid(image, semantic, unity, level, head.strides, model.dataset_meta['palette'], head.unity_threshold, label)
@@ -76,8 +88,8 @@ def main():
         model = load_model(args.config, args.checkpoint, args.device)
     except ValueError as error:
         parser.error(str(error))
-    label = None if args.label is None else np.asarray(Image.open(args.label))
     try:
+        label = None if args.label is None else ground_truth(model, args.label)
         figure = visualize(model, args.image, label)
     except ValueError as error:
         parser.error(str(error))
