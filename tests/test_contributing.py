@@ -75,7 +75,7 @@ def test_workflows_run_make_targets_that_exist():
     commands = [step['run'] for job in jobs.values() for step in job['steps'] if 'run' in step]
     assert len(commands) >= 3
     for command in commands:
-        make, *called = command.split()
+        make, *called = re.sub(r' [A-Z]+=[\w.]*(\$\{\{ [\w.]+ \}\})?', '', command).split()  # without variables, such as TORCH=2.1.2
         assert make == 'make'
         assert set(called) <= targets
     assert set(re.findall(r'^make ([a-z-]+)', (ROOT / 'CONTRIBUTING.md').read_text(), re.M)) <= targets
