@@ -60,10 +60,14 @@ def test_writes_json_and_refuses_what_does_not_fit(tmp_path, monkeypatch, capsys
         f"test_dataloader = dict(dataset=dict(data_root='{tmp_path / 'shapes'}'))\n"
     )
     from mmengine.config import Config
+    from mmengine.logging import HistoryBuffer
     from mmengine.registry import MODELS
 
+    monkeypatch.delenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', raising=False)
+
     with DefaultScope.overwrite_default_scope('mmseg'):
-        torch.save(dict(state_dict=MODELS.build(Config.fromfile(config).model).state_dict()), tmp_path / 'x.pth')
+        weights = MODELS.build(Config.fromfile(config).model).state_dict()
+        torch.save(dict(state_dict=weights, message_hub=HistoryBuffer()), tmp_path / 'x.pth')  # as mmengine's checkpoints have
         arguments = [str(config), str(tmp_path / 'x.pth'), '--shifts', '1', '16', '--out', str(tmp_path / 'out.json')]
         monkeypatch.setattr(sys, 'argv', ['measure_shift.py', *arguments, '--size', '64'])
         measure_shift.main()

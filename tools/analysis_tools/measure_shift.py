@@ -9,6 +9,7 @@ sees padding that the other does not, but a network's own padding moves with the
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,7 @@ def main():
     from mmseg.registry import DATASETS, MODELS
 
     model = MODELS.build(cfg.model)
+    os.environ.setdefault('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')  # torch >= 2.6 refuses the checkpoints that mmengine <= 0.10.7 writes
     load_checkpoint(model, args.checkpoint, map_location='cpu')
     model = model.to(args.device).eval()
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
