@@ -28,7 +28,8 @@ What each method does on data that anybody can make, with several seeds an arm. 
 them: they tell an effect from luck here, and whether the implementation shows in kind what a paper claims. They say nothing about the papers'
 figures.
 
-- `make study` trains and tests all of it (`make study-ppool` one claim; `make study DRY_RUN=1` lists runs and hours). It resumes.
+- `make study` trains and tests all of it (`make study-ppool` one claim; `make study DRY_RUN=1` lists runs and hours). It resumes. On the same machine
+  a run repeats its figures exactly.
 - `python tools/misc/write_study.py` writes this page from `docs/study/runs`, a JSON file a run. The arms are in `configs/shapes/study.yml`.
 - Data: 400 training and 200 held-out images of 160 x 160 pixels, `tools/demo/make_shapes.py --preset`: `mixed` has objects of all sizes, `thin`
   lines of 1 to 2 pixels and stripes of 2 to 5, `small` objects of 6 to 16 pixels. Data seeds are fixed; a training seed varies initialisation,
