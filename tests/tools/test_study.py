@@ -208,7 +208,8 @@ def test_a_sentence_says_no_more_than_its_interval(shift, said):
     assert said in write_study.sentence(CLAIM, runs, 'x', 'm')
 
 
-def test_one_seed_makes_no_sentence():
+def test_one_or_two_seeds_make_no_sentence():
+    assert write_study.sentence(CLAIM, records(dict(b=[50, 51], x=[52, 54])), 'x', 'm') is None
     assert write_study.sentence(CLAIM, records(dict(b=[50], x=[52])), 'x', 'm') is None
     assert write_study.signed(write_study.compare(CLAIM, records(dict(b=[50], x=[52])), 'x', 'm')) == '+2.0'
 

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from study import RUNS, STUDY, load_study
 
 PAGE = RUNS.parent / 'index.md'
+MIN_SEEDS = 3  # for a sentence: of two differences, Student's interval is 9 standard deviations wide on each side
 HEAD = """# Study on shapes
 
 What each method does on data that anybody can make, with several seeds an arm. These are small networks on drawn shapes with photographs behind
@@ -110,9 +111,9 @@ def table(claim, runs, arms):
 
 
 def sentence(claim, runs, arm, metric):
-    """Say in one sentence what can be concluded about an arm; None if it has no interval."""
+    """Say in one sentence what can be concluded about an arm; None with less than ``MIN_SEEDS`` seeds."""
     comparison = compare(claim, runs, arm, claim['metrics'][metric])
-    if comparison.interval is None:
+    if comparison.interval is None or len(comparison.differences) < MIN_SEEDS:
         return None
     low, high = comparison.interval
     baseline = claim['arms'][arm].get('baseline', claim['baseline'])
@@ -182,11 +183,13 @@ def write(study, folder, page):
             picture = page.parent / f'{name}.png'
             draw(claim, have, [arm for arm in core if arm != claim['baseline']], picture)
             parts.append(f'![{claim["title"]}: differences by seed, and intervals]({picture.name})\n')
-        moved = {f'{shift} pixels': f'shift_{shift}' for shift in claim.get('shifts', ())}
+        moved = {f'by {shift}': f'shift_{shift}' for shift in claim.get('shifts', ())}
         measured = [arm for arm in core if all(set(moved.values()) <= record['metrics'].keys() for record in have[arm].values())]
         if moved and claim['baseline'] in measured:
             parts.append(
-                'Percentage of pixels that keep their class when the image moves:\n\n' + table(claim | dict(metrics=moved), have, measured) + '\n'
+                'Percentage of pixels that keep their class when the image moves by 1 to 8 pixels:\n\n'
+                + table(claim | dict(metrics=moved), have, measured)
+                + '\n'
             )
         if text := logged(claim, have):
             parts.append(text + '\n')
