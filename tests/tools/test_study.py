@@ -1,6 +1,7 @@
 """The study: its arms, what survives an interruption, and its page."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -230,3 +231,12 @@ def test_committed_runs_are_of_the_arms_as_they_are():
     for path in study.RUNS.glob('*/*.json'):
         assert path in runs, f'{path.name} is of no arm'
         assert study.finished(runs[path])
+
+
+def test_readme_says_what_the_page_says():
+    """Every interval in README's sentences is one of the page's summary."""
+    section = re.search(r'## Evidence\n(.*?)\n## ', (study.ROOT / 'README.md').read_text(), re.S)[1]
+    said = re.findall(r'[-+]?\d+\.\d to [-+]?\d+\.\d points', section)
+    assert len(said) >= 5
+    summary = write_study.PAGE.read_text().split('## Summary')[1].split('\n## ')[0]
+    assert [text for text in said if text not in summary] == []

@@ -179,6 +179,8 @@ def write(study, folder, page):
         said = [text for arm in core if arm != claim['baseline'] and (text := sentence(claim, have, arm, first))]
         summary += [f'- [{claim["title"].split(":")[0]}](#{slug_of_heading(claim["title"])}): {text}' for text in said]
         parts.append(table(claim, have, core) + '\n')
+        if 'note' in claim:
+            parts.append(claim['note'])
         if len(core) > 1:
             picture = page.parent / f'{name}.png'
             draw(claim, have, [arm for arm in core if arm != claim['baseline']], picture)
