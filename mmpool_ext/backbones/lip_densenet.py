@@ -63,6 +63,7 @@ class LIPDenseNet(StagedBackbone):
         if depth not in depths:
             raise ValueError(f'LIPDenseNet: depth must be one of {depths}, but got {depth}')
         self.features = torchvision.models.get_model(f'densenet{depth}', weights=None, memory_efficient=with_cp).features
+        channels = [norm.num_features for norm in (*(getattr(self.features, f'transition{i}').norm for i in (1, 2, 3)), self.features.norm5)]
         convert(self.features, in_channels, conv_cfg, norm_cfg)
         self.features.add_module('relu5', nn.ReLU())
         if pool is not None:
@@ -72,8 +73,6 @@ class LIPDenseNet(StagedBackbone):
             stages[-1] += [f'denseblock{i}', f'transition{i}.norm', f'transition{i}.relu']
             stages.append([f'transition{i}.conv', f'transition{i}.pool'])
         stages[-1] += ['denseblock4', 'norm5', 'relu5']
-        blocks = [getattr(self.features, f'transition{i}').conv.in_channels for i in (1, 2, 3)]
-        channels = (*blocks, self.features.norm5.num_features)
         self.set_stages([[f'features.{step}' for step in stage] for stage in stages], channels, (4, 8, 16, 32))
         self.min_size = max(3, 2 ** (len(self.stages) + 1) - 3)  # the last LIP sees 2x2 positions
         self.register_load_state_dict_pre_hook(_rename)

@@ -1,6 +1,7 @@
 """Lp pooling: the norm of a window, of a fixed or a learnt order."""
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -75,9 +76,7 @@ class LpPool2d(WindowPool2d):
         windows = self._windows()
         features = wide(input)
         cells = windows.cells(features.abs())  # (K, N, C, H_out, W_out)
-        norm = self.norm_type
-        if isinstance(norm, Tensor):
-            norm = norm[:, None, None]
+        norm = cast(Tensor, self.norm_type)[:, None, None] if self.learnable else self.initial_norm
         # y is linear in x, so each window may be divided by its largest value, which then needs no gradient
         largest = cells.detach().amax(0)
         empty = largest == 0
