@@ -11,6 +11,7 @@ def test_stride_and_channels(strides, size):
     encoder = LabelEncoder(21, strides=strides)
     (output,) = encoder(torch.rand(2, 21, 513, 353))
     assert output.shape == (2, 512, *size)
+    assert (encoder.out_channels, encoder.out_strides) == ((512,), (32 if strides[-1] == 2 else 16,))
     output.square().sum().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters())
     kernels = [m.kernel_size for m in encoder.modules() if isinstance(m, torch.nn.Conv2d)]

@@ -39,7 +39,7 @@ def test_public_layout():
 
 
 def test_every_down_sampling_and_every_pool_is_replaced():
-    """000, Sec. 4.2: 5 strided convolutions, 4 strided pools, 8 pools of stride 1."""
+    """P-pooling paper, Sec. 4.2: 5 strided convolutions, 4 strided pools, 8 pools of stride 1."""
     net = PPoolInceptionV2(dict(type='PolynomialPool2d'))
     pools = [name for name, module in net.named_children() if type(module).__name__ == 'PolynomialPool2d']
     strided = ['conv1_7x7_s2', *(f'inception_{block}_{conv}' for block in ('3c', '4e') for conv in ('3x3', 'double_3x3_2'))]

@@ -21,7 +21,7 @@ def test_without_surgery_it_is_torchvision():
 
 
 def test_pools_follow_conv1_and_the_first_three_stages():
-    """000, Sec. 4.1: pool1 unchanged, every stride removed."""
+    """P-pooling paper, Sec. 4.1: pool1 unchanged, every stride removed."""
     original, net = torchvision.models.resnet18(weights=None).eval(), PPoolResNet(dict(type='AveragePool2d'), depth=18).eval()
     net.load_state_dict(original.state_dict(), strict=False)
     for module in original.modules():

@@ -45,7 +45,7 @@ def test_a_checkpoint_of_its_own_loads_whole():
 
 
 def test_large_fov_has_twenty_million_parameters():
-    """000, Table 4 'VGG16-20M': 14.7M of the trunk, 512 x 1024 x 9 and 1024 x 1024 weights."""
+    """P-pooling paper, Table 4 'VGG16-20M': 14.7M of the trunk, 512 x 1024 x 9 and 1024 x 1024 weights."""
     net = PPoolVGG(dict(type='MaximumPool2d'), fc_channels=1024, fc6_kernel_size=3, fc6_dilation=6)
     assert sum(p.numel() for p in net.parameters()) == 14_714_688 + 512 * 1024 * 9 + 1024 + 1024 * 1024 + 1024
     assert net.fc6.dilation == net.fc6.padding == (6, 6)
@@ -57,7 +57,7 @@ def test_side_branches_hold_12864_parameters_with_a_3x3_pool5():
 
 
 def test_one_pool_at_a_time():
-    """000, Table 6."""
+    """P-pooling paper, Table 6."""
     for stage, index in enumerate((4, 9, 16, 23, 30)):
         net = PPoolVGG(POOL, pool_stages=(stage,), out_indices=(4,))
         found = [name for name, module in net.features.named_children() if isinstance(module, (PolynomialPool2d, nn.MaxPool2d))]

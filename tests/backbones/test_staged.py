@@ -61,7 +61,7 @@ def test_odd_sizes_and_a_batch_of_one(case):
     assert all(output.isfinite().all() for output in outputs)
 
 
-def test_stages_behind_the_last_output_are_left_away(case):
+def test_stages_behind_the_last_output_are_not_built(case):
     name, arguments, indices, *_ = case
     whole, short = build(name, pool=POOL, out_indices=indices, **arguments), build(name, pool=POOL, out_indices=(1,), **arguments)
     assert set(short.state_dict()) < set(whole.state_dict())

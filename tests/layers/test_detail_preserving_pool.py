@@ -29,7 +29,7 @@ def test_against_float64_reference(window, symmetric):
 
 
 def test_symmetric_lite_is_average_pooling_on_two_pixels():
-    """000, Fig. 3: 'unnecessary to show as it is always equal to average pooling on 2D data'."""
+    """P-pooling paper, Fig. 3: 'unnecessary to show as it is always equal to average pooling on 2D data'."""
     input = torch.randn(1, 3, 4, 6, dtype=torch.float64)
     torch.testing.assert_close(DetailPreservingPool2d(3, (1, 2), (1, 2)).double()(input), F.avg_pool2d(input, (1, 2)))
 

@@ -40,7 +40,7 @@ def test_a_learnt_order_starts_at_the_given_one():
 
 @pytest.mark.parametrize('p', [1.5, 3.0])
 def test_the_supplement_prints_wrong_gradients(p):
-    """001, Eq. 2: its exponent is inverted and its last term lacks a logarithm, a sum and 1/p; finite differences agree with ours."""
+    """P-pooling's supplement, Eq. 2: exponent inverted, and the last term lacks a logarithm, a sum and 1/p; finite differences bear ours out."""
     x, step = WINDOW, 1e-6
     total, y = (x**p).sum(), norm(x, p)
     by_difference = torch.stack([(norm(x + step * e, p) - norm(x - step * e, p)) / (2 * step) for e in torch.eye(4, dtype=x.dtype)])
@@ -65,7 +65,7 @@ def test_the_supplement_prints_wrong_gradients(p):
 
 
 def test_order_one_is_the_sum_and_its_gradient_one():
-    """001, Sec. 2 finds a 'numerical issue' at p = 1; there is none, though the gradient is not average pooling's either."""
+    """P-pooling's supplement, Sec. 2 finds a 'numerical issue' at p = 1; there is none, though the gradient is not average pooling's either."""
     input = WINDOW.view(1, 1, 2, 2).clone().requires_grad_()
     output = LpPool2d(1, norm_type=1.0).double()(input)
     torch.testing.assert_close(output.flatten(), WINDOW.sum()[None])
@@ -75,7 +75,7 @@ def test_order_one_is_the_sum_and_its_gradient_one():
 
 
 def test_large_orders_are_max_pooling_and_do_not_overflow():
-    """001, Sec. 2 has the gradients explode as p grows; they become the maximum's."""
+    """P-pooling's supplement, Sec. 2 has the gradients explode as p grows; they become the maximum's."""
     input = 1e3 * torch.rand(1, 2, 6, 6).requires_grad_()
     output = LpPool2d(2, norm_type=1000.0)(input)
     torch.testing.assert_close(output, F.max_pool2d(input, 2), rtol=2e-3, atol=0)

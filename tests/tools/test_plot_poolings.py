@@ -9,7 +9,7 @@ from plot_poolings import MAPS, SURFACES, points
 
 
 def test_a_p_pooling_lies_between_average_and_max_and_lp_above_it():
-    """000, Sec. 3.6: 'its outputs can be greater than any of the input elements'."""
+    """P-pooling paper, Sec. 3.6: 'its outputs can be greater than any of the input elements'."""
     pairs = torch.rand(200, 1, 1, 2)
     values = {name: pool(pairs, (1, 2)) for name, pool in SURFACES.items()}
     for name, value in values.items():
@@ -26,7 +26,7 @@ def test_symmetric_dpp_is_the_average_of_two_pixels():
 
 
 def test_p_pooling_keeps_both_points():
-    """000, Fig. 2: with alpha = 2 the white and the grey point still show; max pooling loses the grey one."""
+    """P-pooling paper, Fig. 2: with alpha = 2 the white and the grey point still show; max pooling loses the grey one."""
     image = points()
     plain = points()
     plain[..., 6, 6] = 0.8
