@@ -241,7 +241,7 @@ def prepare(claims, runs):
 
 
 def show(claims, runs, jobs):
-    """Print what there is to do, and return the minutes that the missing runs take."""
+    """Print what there is to do, and how long it takes."""
     table = Table('claim', 'arm', 'seeds', 'finished', 'minutes a run', title='Study on shapes')
     left = 0.0
     for name, arm in dict.fromkeys((run.claim, run.arm) for run in runs):
@@ -253,7 +253,6 @@ def show(claims, runs, jobs):
     console.print(table)
     missing = sum(not finished(run) for run in runs)
     console.print(f'{len(runs)} runs, {missing} of them to do: about {left / 60 / jobs:.1f} hours, {jobs} at once', soft_wrap=True)
-    return left
 
 
 def carry_out_all(claims, runs, jobs):
