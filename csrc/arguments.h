@@ -2,7 +2,9 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <torch/library.h>
 
+#include <string>
 #include <tuple>
 
 #include "common/window.h"
@@ -12,6 +14,23 @@ namespace mmpool_ext {
 // The arguments that describe the windows, as they stand in every schema.
 #define MMPOOL_WINDOW_ARGUMENTS \
   at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil_mode
+
+// Register a pooling: its functions take input and weight; where the input is its own weight, the op takes it once and gives one gradient.
+template <bool kWeightIsInput, auto forward, auto backward>
+void register_ops(torch::Library& m, const std::string& name) {
+  const std::string name_backward = name + "_backward";
+  if constexpr (kWeightIsInput) {
+    m.impl(name.c_str(), [](const at::Tensor& input, MMPOOL_WINDOW_ARGUMENTS) {
+      return forward(input, input, kernel_size, stride, padding, dilation, ceil_mode);
+    });
+    m.impl(name_backward.c_str(), [](const at::Tensor& grad_output, const at::Tensor& input, MMPOOL_WINDOW_ARGUMENTS) {
+      return std::get<0>(backward(grad_output, input, input, kernel_size, stride, padding, dilation, ceil_mode));
+    });
+  } else {
+    m.impl(name.c_str(), forward);
+    m.impl(name_backward.c_str(), backward);
+  }
+}
 
 // float64 for itself, float32 for all others.
 template <typename scalar_t>

@@ -34,3 +34,12 @@ def default_scope_of_each_test():
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(before)
+
+
+@pytest.fixture(scope='session')
+def emulated(tmp_path_factory):
+    """The CUDA kernels as host code, which takes a while to compile."""
+    from emulated import Emulated, need_compiler
+
+    need_compiler()
+    return Emulated(tmp_path_factory.mktemp('emulate') / 'emulate.so')

@@ -71,10 +71,10 @@ MMPOOL_HOST_DEVICE Gradients<T> gather(
       const T weight = Rule::kWeightPerWindow ? planes.template weight_at<T>(oy, ox) : planes.template weight_at<T>(y, x);
       const Rule rule = rules(oy, ox);
       sum.input += grad * rule.grad_input(value, weight);
-      if (!Rule::kWeightPerWindow) sum.weight += grad * rule.grad_weight(value, weight);
+      if constexpr (has_weight_per_pixel<Rule>()) sum.weight += grad * rule.grad_weight(value, weight);
     }
   }
-  if (!Rule::kWeightPerWindow) sum.weight *= planes.gate.slope(static_cast<T>(planes.weight(y, x)));
+  if constexpr (has_weight_per_pixel<Rule>()) sum.weight *= planes.gate.slope(static_cast<T>(planes.weight(y, x)));
   return sum;
 }
 

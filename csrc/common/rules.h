@@ -1,7 +1,8 @@
 // What sets the poolings apart: how a cell weighs in its window. T is the type of all arithmetic, float or double.
 //
 // A rule is what a window knows about itself: pivot (the largest key of its cells), total (the sum of the weights) and mean (the weighted
-// mean of the values). x is the cell's input, f the cell's logit or importance, or the window's alpha.
+// mean of the values). x is the cell's input, f the cell's logit or importance, or the window's alpha. With kWeightIsInput there is no second tensor:
+// f is x, and grad_input is the whole gradient.
 #pragma once
 
 #include <cmath>
@@ -11,6 +12,12 @@
 
 namespace mmpool_ext {
 
+// Whether there is a gradient by a weight that lies on the pixels.
+template <class Rule>
+constexpr bool has_weight_per_pixel() {
+  return !Rule::kWeightPerWindow && !Rule::kWeightIsInput;
+}
+
 template <typename T>
 MMPOOL_HOST_DEVICE T infinity() {
   return std::numeric_limits<T>::infinity();
@@ -19,7 +26,7 @@ MMPOOL_HOST_DEVICE T infinity() {
 // Eq. 5 of the LIP paper: f is the logit. A window whose logits are all -inf is the plain mean.
 template <typename T>
 struct Lip {
-  static constexpr bool kWeightPerWindow = false;
+  static constexpr bool kWeightPerWindow = false, kWeightIsInput = false;
   T pivot, total, mean;
 
   static MMPOOL_HOST_DEVICE T key(T /*x*/, T f) { return f; }
@@ -33,7 +40,7 @@ struct Lip {
 // Eq. 1 of the LIP paper: f is the importance. A window without any is the plain mean.
 template <typename T>
 struct Lan {
-  static constexpr bool kWeightPerWindow = false;
+  static constexpr bool kWeightPerWindow = false, kWeightIsInput = false;
   T pivot, total, mean;
 
   static MMPOOL_HOST_DEVICE T key(T /*x*/, T f) { return f; }
@@ -48,7 +55,7 @@ struct Lan {
 // An all-zero window has ratios of 1. Pixels below zero count as zero.
 template <typename T>
 struct Polynomial {
-  static constexpr bool kWeightPerWindow = true;
+  static constexpr bool kWeightPerWindow = true, kWeightIsInput = false;
   T pivot, total, mean;
 
   static MMPOOL_HOST_DEVICE T key(T x, T /*f*/) { return x < T(0) ? T(0) : x; }

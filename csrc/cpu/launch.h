@@ -81,7 +81,7 @@ void define_backward(
         for (int64_t x = 0; x < window.x.input; ++x) {
           const Gradients<T> sum = gather<Rule<T>, T>(window, planes, grad, states, y, x);
           to_input(y, x) = static_cast<scalar_t>(sum.input);
-          if constexpr (!Rule<T>::kWeightPerWindow) to_weight(y, x) = static_cast<grad_t>(sum.weight);
+          if constexpr (has_weight_per_pixel<Rule<T>>()) to_weight(y, x) = static_cast<grad_t>(sum.weight);
         }
       }
     });
@@ -186,11 +186,12 @@ at::Tensor pool_forward(const at::Tensor& input, const at::Tensor& weight, MMPOO
 template <class Op>
 std::tuple<at::Tensor, at::Tensor> pool_backward(
     const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& weight, MMPOOL_WINDOW_ARGUMENTS) {
-  constexpr bool per_window = Op::template Rule<float>::kWeightPerWindow;
-  const auto window = make_window(Op::name, input, weight, per_window, kernel_size, stride, padding, dilation, ceil_mode);
+  using Rule = typename Op::template Rule<float>;
+  const auto window = make_window(Op::name, input, weight, Rule::kWeightPerWindow, kernel_size, stride, padding, dilation, ceil_mode);
   check_grad_output(Op::name, grad_output, input, window);
   const auto format = input.suggest_memory_format();
-  const at::Tensor grad_input = at::empty(input.sizes(), input.options(), format), grad_weight = at::empty(weight.sizes(), weight.options(), format);
+  const at::Tensor grad_input = at::empty(input.sizes(), input.options(), format);
+  const at::Tensor grad_weight = Rule::kWeightIsInput ? grad_input : at::empty(weight.sizes(), weight.options(), format);
   auto* pool = define_backward<Op::template Rule, NoGates>;
   if constexpr (HasMethod<Op>::value) {
     if (input.scalar_type() != at::kDouble) pool = tile_backward<Op::template Method, NoGates>;
@@ -201,8 +202,7 @@ std::tuple<at::Tensor, at::Tensor> pool_backward(
 
 template <class Op>
 void register_pool(torch::Library& m) {
-  m.impl(Op::name, &pool_forward<Op>);
-  m.impl((std::string(Op::name) + "_backward").c_str(), &pool_backward<Op>);
+  register_ops<Op::template Rule<float>::kWeightIsInput, pool_forward<Op>, pool_backward<Op>>(m, Op::name);
 }
 
 }  // namespace mmpool_ext::cpu

@@ -263,10 +263,16 @@ MMPOOL_CLONES void spread_taps(
   }
 }
 
+template <bool kIsInput, typename scalar_t, typename weight_t>
+inline void give_gradients(scalar_t* to_input, weight_t* to_logit, float weight, float share, float product) {
+  *to_input = static_cast<scalar_t>(weight * (kIsInput ? share + product : share));
+  if constexpr (!kIsInput) *to_logit = static_cast<weight_t>(weight * product);
+}
+
 // The reverse of add_rows, for the input rows [begin, end) of a plane: their gradients. Weight and input begin with the row `first_row`; the lines of
 // `padded` floats that spread_taps made with the window row `top`. A pixel lies in at most kRows window rows; 0: any number, whose sums go through
-// `sums`, two lines.
-template <int kRows, typename scalar_t, typename weight_t>
+// `sums`, two lines. kIsInput: the logit is the input, whose gradient is the sum of both, and there is no other.
+template <int kRows, bool kIsInput, typename scalar_t, typename weight_t>
 MMPOOL_CLONES void spread_rows(
     const float* weight, const float* input, const Spread& spread, const float* zeros, float* sums, const Axis<int64_t>& axis, int64_t first_row,
     int64_t top, int64_t begin, int64_t end, int64_t pitch, int64_t padded, const Runs& runs, scalar_t* to_input, weight_t* to_logit, int64_t step) {
@@ -301,8 +307,7 @@ MMPOOL_CLONES void spread_rows(
       if constexpr (kRows == 0) {
         MMPOOL_INDEPENDENT
         for (int64_t i = 0; i < wide; ++i) {
-          gx[i] = static_cast<scalar_t>(w[i] * sums[at + i]);
-          gl[i] = static_cast<weight_t>(w[i] * sums[padded + at + i]);
+          give_gradients<kIsInput>(gx + i, gl + i, w[i], sums[at + i], sums[padded + at + i]);
         }
       } else if (kRows == 1 || last - first == 1) {
         const int64_t line = at + (first - top) * padded;
@@ -311,8 +316,7 @@ MMPOOL_CLONES void spread_rows(
         const float* __restrict r = held ? spread.correction + line : zeros;
         MMPOOL_INDEPENDENT
         for (int64_t i = 0; i < wide; ++i) {
-          gx[i] = static_cast<scalar_t>(w[i] * a[i]);
-          gl[i] = static_cast<weight_t>(w[i] * (a[i] * (x[i] - m[i]) + r[i]));
+          give_gradients<kIsInput>(gx + i, gl + i, w[i], a[i], a[i] * (x[i] - m[i]) + r[i]);
         }
       } else {
         const float* __restrict a[kRows];
@@ -331,8 +335,7 @@ MMPOOL_CLONES void spread_rows(
             sum += a[j][i];
             product += a[j][i] * (x[i] - m[j][i]) + r[j][i];
           }
-          gx[i] = static_cast<scalar_t>(w[i] * sum);
-          gl[i] = static_cast<weight_t>(w[i] * product);
+          give_gradients<kIsInput>(gx + i, gl + i, w[i], sum, product);
         }
       }
     }

@@ -11,8 +11,8 @@
 namespace mmpool_ext {
 
 // kGated: weight is the response that a gate makes the logit of, and the gradient by it is that of the normalized response, in float32. The gate
-// bounds its logits, so nothing is looked for first.
-template <typename scalar_t, typename weight_t, bool kGated = false>
+// bounds its logits, so nothing is looked for first. Rule: what a window is that is done again, with the exponential of f as weight.
+template <typename scalar_t, typename weight_t, bool kGated = false, template <typename> class Rule = Lip>
 class LipTile {
  public:
   using grad_t = std::conditional_t<kGated, float, weight_t>;
@@ -62,7 +62,7 @@ class LipTile {
       store_windows(lines_, means_, lanes_, output, begin, stop);
       if (good) continue;
       for_each_bad(lines_, totals_, lanes_, begin, stop, [&](int64_t oy, int64_t ox, int64_t plane) {
-        redo_output<Lip<float>>(lines_, input, weight, output, oy, ox, plane, gate(plane));
+        redo_output<Rule<float>>(lines_, input, weight, output, oy, ox, plane, gate(plane));
       });
     }
   }
@@ -83,7 +83,7 @@ class LipTile {
       spread(grad_input, grad_logit, begin, stop, first, last);
       if (!good) {
         for_each_bad(lines_, totals_, lanes_, first, last, [&](int64_t oy, int64_t ox, int64_t plane) {
-          redo_gradients<Lip<float>>(lines_, grad_output, input, weight, grad_input, grad_logit, begin, stop, oy, ox, plane, gate(plane));
+          redo_gradients<Rule<float>>(lines_, grad_output, input, weight, grad_input, grad_logit, begin, stop, oy, ox, plane, gate(plane));
         });
       }
       if constexpr (kGated) {
@@ -177,10 +177,11 @@ class LipTile {
         (lines * lines_.planes + 1) * padded_, spread_);
     const Runs runs = lines_.runs(grad_input, 1, columns_), all = lines_.runs(grad_input, 1, x.input);
     const int64_t overlap = y.dilation == 1 ? lines_.overlap() : 0;
-    const auto narrow = overlap == 1   ? spread_rows<1, scalar_t, grad_t>
-                        : overlap == 2 ? spread_rows<2, scalar_t, grad_t>
-                        : overlap == 3 ? spread_rows<3, scalar_t, grad_t>
-                                       : spread_rows<0, scalar_t, grad_t>;
+    constexpr bool kIsInput = Rule<float>::kWeightIsInput;
+    const auto narrow = overlap == 1   ? spread_rows<1, kIsInput, scalar_t, grad_t>
+                        : overlap == 2 ? spread_rows<2, kIsInput, scalar_t, grad_t>
+                        : overlap == 3 ? spread_rows<3, kIsInput, scalar_t, grad_t>
+                                       : spread_rows<0, kIsInput, scalar_t, grad_t>;
     for (int64_t plane = 0; plane < lines_.planes; ++plane) {
       scalar_t* to_input = Lines::start(grad_input, plane, begin);
       grad_t* to_logit = Lines::start(grad_logit, plane, begin);

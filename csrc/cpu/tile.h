@@ -184,7 +184,7 @@ void redo_gradients(
       const float f = Rule::kWeightPerWindow ? planes.template weight_at<float>(oy, ox) : planes.template weight_at<float>(y, x);
       scalar_t& to_input = grad_input.plane(plane)(y, x);
       to_input = static_cast<scalar_t>(static_cast<float>(to_input) + grad * rule.grad_input(value, f));
-      if constexpr (!Rule::kWeightPerWindow) {
+      if constexpr (has_weight_per_pixel<Rule>()) {
         grad_t& to_weight = grad_weight.plane(plane)(y, x);
         to_weight = static_cast<grad_t>(static_cast<float>(to_weight) + grad * rule.grad_weight(value, f));
       }

@@ -81,7 +81,7 @@ struct Gather {
     const auto rules = pool.plane(static_cast<const typename P::Rule*>(pool.rules), pool.output_strides, at);
     const auto sum = gather<typename P::Rule, typename P::T>(pool.window, pool.planes(at), grad_output, rules, row, column);
     pool.plane(pool.tensors.grad_input, pool.input_strides, at)(row, column) = static_cast<typename P::scalar_t>(sum.input);
-    if constexpr (!P::Rule::kWeightPerWindow)
+    if constexpr (has_weight_per_pixel<typename P::Rule>())
       pool.plane(pool.tensors.grad_weight, pool.input_strides, at)(row, column) = static_cast<typename P::grad_t>(sum.weight);
   }
 };

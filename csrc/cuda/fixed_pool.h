@@ -31,8 +31,15 @@ struct Tensors {
 
 namespace fixed {
 
+// The weight of a pixel: what the gate makes of the second tensor, or the input where there is none.
+template <class Rule, class Gate>
+MMPOOL_HOST_DEVICE float weight_of(float input, float held, const Gate& gate) {
+  if constexpr (Rule::is_input) return input;
+  return gate(held);
+}
+
 // The cells of one window: what a rule goes through.
-template <int K, class InputPatch, class WeightPatch, class Gate>
+template <class Rule, int K, class InputPatch, class WeightPatch, class Gate>
 struct Cells {
   const InputPatch& inputs;
   const WeightPatch& weights;
@@ -45,7 +52,11 @@ struct Cells {
     MMPOOL_UNROLL
     for (int i = 0; i < K; ++i) {
       MMPOOL_UNROLL
-      for (int j = 0; j < K; ++j) f(inputs.at(lane, i, j), gate(weights.at(lane, i, j)), (present >> (i * K + j) & 1) != 0);
+      for (int j = 0; j < K; ++j) {
+        const float input = inputs.at(lane, i, j);
+        const bool here = (present >> (i * K + j) & 1) != 0;
+        f(input, weight_of<Rule>(here ? input : Rule::absent(), weights.at(lane, i, j), gate), here);
+      }
     }
   }
 };
@@ -59,10 +70,11 @@ struct Pool {
   using Values = typename Lanes::template Values<scalar_t>;
   using Parameters = typename Lanes::template Values<weight_t>;
   using InputPatch = typename Lanes::template Patch<scalar_t, K>;
-  using WeightPatch = std::conditional_t<Rule::per_window, Nothing, typename Lanes::template Patch<weight_t, K>>;
+  static constexpr bool weight_on_pixels = !Rule::per_window && !Rule::is_input;
+  using WeightPatch = std::conditional_t<weight_on_pixels, typename Lanes::template Patch<weight_t, K>, Nothing>;
   using InputQuads = typename Lanes::template Quads<scalar_t>;
-  using WeightQuads = std::conditional_t<Rule::per_window, Nothing, typename Lanes::template Quads<weight_t>>;
-  using WeightGrads = std::conditional_t<Rule::per_window, Nothing, typename Lanes::template Quads<typename Tensors::grad_t>>;
+  using WeightQuads = std::conditional_t<weight_on_pixels, typename Lanes::template Quads<weight_t>, Nothing>;
+  using WeightGrads = std::conditional_t<weight_on_pixels, typename Lanes::template Quads<typename Tensors::grad_t>, Nothing>;
 
   Tensors tensors;
   Strides input_strides, output_strides;
@@ -101,7 +113,7 @@ struct Pool {
       }
     }
     const auto of_lane = gate(at, lane);
-    return Cells<K, InputPatch, WeightPatch, std::remove_const_t<decltype(of_lane)>>{inputs, weights, of_lane, lane, present};
+    return Cells<Rule, K, InputPatch, WeightPatch, std::remove_const_t<decltype(of_lane)>>{inputs, weights, of_lane, lane, present};
   }
   // alpha, where windows have one
   MMPOOL_HOST_DEVICE Parameters parameters(const Place& at) const {
@@ -167,7 +179,7 @@ struct Backward {
       for (int i = 0; i < 2; ++i) {
         MMPOOL_UNROLL
         for (int j = 0; j < 2; ++j) {
-          const float input = inputs.at(lane, i, j), held = weights.at(lane, i, j), weight = gate(held);
+          const float input = inputs.at(lane, i, j), held = weights.at(lane, i, j), weight = weight_of<Rule>(input, held, gate);
           float grad_input = 0, grad_weight = 0;
           if (any) Rule::add(state, input, weight, grad_input, grad_weight);  // beyond the last window even an infinite pixel counts for nothing
           Rule::finish(input, weight, grad_input, grad_weight);
@@ -261,7 +273,7 @@ struct Backward<Rule, 3, Lanes, Tensors> {
       for (int y = 0; y < 2; ++y) {
         MMPOOL_UNROLL
         for (int x = 0; x < 2; ++x) {
-          const float input = inputs.at(lane, y, x), held = weights.at(lane, y, x), weight = gate(held);
+          const float input = inputs.at(lane, y, x), held = weights.at(lane, y, x), weight = weight_of<Rule>(input, held, gate);
           float grad_input = 0, grad_weight = 0;
           MMPOOL_UNROLL
           for (int i = 0; i <= y; ++i) {

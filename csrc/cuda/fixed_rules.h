@@ -3,7 +3,8 @@
 //
 // A rule tells how a window's cells give its output, what the window's pixels must know of it in backward (states), and what one window adds
 // to a pixel's gradients. `cells.each(f)` calls f(input, weight, present) for each cell; a cell in the padding is not present and has the
-// input 0 and the weight Rule::absent(). `alpha` is what P-pooling has once a window; the other rules' weight lies on the pixels.
+// input 0 and the weight Rule::absent(). `alpha` is what P-pooling has once a window (per_window); the other rules' weight lies on the pixels, or is
+// the input itself (is_input).
 #pragma once
 
 #include <cmath>
@@ -73,7 +74,7 @@ struct Ratio {
 // derivative in F.
 template <class Weight>
 struct WeightPerPixel {
-  static constexpr bool per_window = false;
+  static constexpr bool per_window = false, is_input = false;
   static constexpr int states = 3;  // largest F, grad_output / sum of weights, output
 
   static MMPOOL_HOST_DEVICE float absent() { return Weight::lowest(); }
@@ -178,7 +179,7 @@ MMPOOL_HOST_DEVICE GatedWeight in_registers(const Gate<float>& gate) { return Ga
 
 // LIP behind a gate: the weights are given.
 struct GatedLip {
-  static constexpr bool per_window = false;
+  static constexpr bool per_window = false, is_input = false;
   static constexpr int states = 2;  // grad_output / sum of weights, output
 
   static MMPOOL_HOST_DEVICE float absent() { return 0; }
@@ -218,7 +219,7 @@ struct GatedLip {
 // multiplies the error of the logarithm.
 template <bool EXACT>
 struct Polynomial {
-  static constexpr bool per_window = true;
+  static constexpr bool per_window = true, is_input = false;
   static constexpr int states = 4;  // largest input, alpha, grad_output / sum of weights, alpha * output in units of the largest input
 
   static MMPOOL_HOST_DEVICE float absent() { return 0; }

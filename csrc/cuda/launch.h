@@ -76,7 +76,8 @@ std::tuple<at::Tensor, at::Tensor> pool_backward(
   check_grad_output(Op::name, grad_output, input, window);
   const c10::cuda::CUDAGuard guard(input.device());
   const auto format = input.suggest_memory_format();
-  const at::Tensor grad_input = at::empty(input.sizes(), input.options(), format), grad_weight = at::empty(weight.sizes(), weight.options(), format);
+  const at::Tensor grad_input = at::empty(input.sizes(), input.options(), format);
+  const at::Tensor grad_weight = Op::template Any<float>::kWeightIsInput ? grad_input : at::empty(weight.sizes(), weight.options(), format);
   if (input.numel() == 0) return {grad_input, grad_weight};
   const at::Tensor dense_grad = grad_output.contiguous(format), dense = input.contiguous(format), dense_weight = weight.contiguous(format);
   at::Tensor rules;
@@ -94,8 +95,7 @@ std::tuple<at::Tensor, at::Tensor> pool_backward(
 
 template <class Op>
 void register_pool(torch::Library& m) {
-  m.impl(Op::name, &pool_forward<Op>);
-  m.impl((std::string(Op::name) + "_backward").c_str(), &pool_backward<Op>);
+  register_ops<Op::template Any<float>::kWeightIsInput, pool_forward<Op>, pool_backward<Op>>(m, Op::name);
 }
 
 }  // namespace mmpool_ext::cuda

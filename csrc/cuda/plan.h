@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <tuple>
 
 #include "any_pool.h"
 #include "fixed_pool.h"
@@ -37,6 +38,9 @@ struct PolynomialOp {
   template <typename T>
   using Any = Polynomial<T>;
 };
+
+// Those of one or two tensors, by number for a test.
+using Pools = std::tuple<LipOp, LanOp, PolynomialOp>;
 
 template <class Tensors_>
 struct Problem {

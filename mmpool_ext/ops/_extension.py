@@ -104,24 +104,27 @@ def use_native(op: str, backend: str, input: Tensor) -> bool:
     return built and (backend == 'native' or not (is_exporting() or is_transformed()))
 
 
-def register(op: str, composite: Callable[[Tensor, Tensor, Window], Tensor]) -> None:
-    """Register a compiled pooling of two tensors, see :func:`register_op`.
+def register(op: str, composite: Callable[..., Tensor]) -> None:
+    """Register a compiled pooling of one or two tensors, see :func:`register_op`.
 
     Args:
-        op: Name of an op ``(input, weight, kernel_size, stride, padding, dilation, ceil_mode)``.
-        composite: The same function in plain PyTorch, from which derivatives beyond the first are taken.
+        op: Name of an op ``(input, kernel_size, stride, padding, dilation, ceil_mode)`` or ``(input, weight, kernel_size, ...)``.
+        composite: The same function of the tensors and a :class:`Window` in plain PyTorch, from which derivatives beyond the first are taken.
     """
+    count = len(Window._fields)
 
-    def fake(input, weight, *window):
-        return empty_output(input, window)
+    def fake(input, *arguments):
+        return empty_output(input, arguments[-count:])
 
-    def fake_backward(grad_output, input, weight, *window):
+    def fake_backward(grad_output, input, *arguments):
         layout = suggest_memory_format(input)
-        return tuple(torch.empty(like.shape, dtype=like.dtype, device=like.device, memory_format=layout) for like in (input, weight))
+        tensors = input, *arguments[:-count]
+        grads = tuple(torch.empty(like.shape, dtype=like.dtype, device=like.device, memory_format=layout) for like in tensors)
+        return grads if len(grads) > 1 else grads[0]
 
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs[:2])
-        ctx.window = inputs[2:]
+        ctx.save_for_backward(*inputs[:-count])
+        ctx.window = inputs[-count:]
 
     def backward(ctx, grad_output):
         tensors = ctx.saved_tensors
@@ -129,6 +132,7 @@ def register(op: str, composite: Callable[[Tensor, Tensor, Window], Tensor]) -> 
             grads = differentiable(composite(*tensors, Window(*ctx.window)), grad_output, tensors, ctx.needs_input_grad)
         else:
             grads = getattr(torch.ops.mmpool_ext, f'{op}_backward')(grad_output, *tensors, *ctx.window)
+            grads = [grads] if len(tensors) == 1 else grads
         return *grads, *[None] * len(ctx.window)
 
     register_op(op, fake, fake_backward, setup_context, backward)

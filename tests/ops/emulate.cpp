@@ -17,7 +17,14 @@ namespace mmpool_ext::cuda {
 namespace {
 
 enum Type { kFloat64, kFloat32, kFloat16, kBFloat16 };
-enum Operator { kLip, kLan, kPolynomial, kGatedLip };
+constexpr int32_t kGatedLip = -1, kPools = std::tuple_size_v<Pools>;  // others by their place in Pools
+
+// Call f(op) for the pooling with this number.
+template <int I = 0, class F>
+void with_pool(int32_t number, const F& f) {
+  if constexpr (I < kPools) number == I ? f(std::tuple_element_t<I, Pools>{}) : with_pool<I + 1>(number, f);
+  else std::abort();
+}
 
 struct Arguments {
   void *input, *weight, *output, *grad_output, *grad_input, *grad_weight;
@@ -120,10 +127,8 @@ void run_norm(const NormArguments& a) {
 
 template <typename scalar_t, typename weight_t>
 void run(Arguments& arguments) {
-  if (arguments.op == kLip) run<LipOp, scalar_t, weight_t>(arguments);
-  if (arguments.op == kLan) run<LanOp, scalar_t, weight_t>(arguments);
-  if (arguments.op == kPolynomial) run<PolynomialOp, scalar_t, weight_t>(arguments);
-  if (arguments.op == kGatedLip) run_gated<scalar_t, weight_t>(arguments);
+  if (arguments.op == kGatedLip) return run_gated<scalar_t, weight_t>(arguments);
+  with_pool(arguments.op, [&](auto op) { run<decltype(op), scalar_t, weight_t>(arguments); });
 }
 
 }  // namespace
@@ -180,7 +185,9 @@ int main() {
       const int64_t result[6] = {size, span / stride + 1 + partial, kernel, stride, padding, dilation};
       std::copy(result, result + 6, axis);
     }
-    arguments.op = static_cast<int32_t>(draw(0, 3));
+    arguments.op = static_cast<int32_t>(draw(kGatedLip, kPools - 1));
+    bool per_window = false;
+    if (arguments.op != kGatedLip) with_pool(arguments.op, [&](auto op) { per_window = decltype(op)::template Any<float>::kWeightPerWindow; });
     arguments.gate_scale = 12;
     arguments.type = draw(0, 1) ? kFloat32 : kFloat16;
     arguments.weight_type = kFloat32;
@@ -189,7 +196,7 @@ int main() {
     const int64_t pixels = images * arguments.window[0][0] * arguments.window[1][0];
     const int64_t windows = images * arguments.window[0][1] * arguments.window[1][1];
     const size_t size = arguments.type == kFloat32 ? 4 : 2, weight_size = 4;
-    const int64_t weights = arguments.op == kPolynomial ? windows : pixels;
+    const int64_t weights = per_window ? windows : pixels;
     const size_t rows = arguments.op == kGatedLip && draw(0, 1) ? mmpool_ext::kCoefficients * images * sizeof(float) : 0;
     const size_t bytes[6] = {pixels * size, weights * weight_size, windows * size, windows * size, pixels * size, weights * weight_size};
     const std::unique_ptr<char[]> coefficients(new char[rows]());

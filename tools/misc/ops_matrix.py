@@ -24,7 +24,16 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / 'docs' / 'compatibility'
 PAGE = ROOT / 'docs' / 'compatibility.md'
 SOURCES = ('csrc', 'mmpool_ext/ops', 'mmpool_ext/__init__.py', 'mmpool_ext/lazy.py', 'mmpool_ext/version.py', 'tests/ops')
-FILES = ('setup.py', 'pyproject.toml', 'README.md', 'tests/conftest.py', 'tests/reference.py', 'tests/pooling_cases.py', 'tests/gated_cases.py')
+FILES = (
+    'setup.py',
+    'pyproject.toml',
+    'README.md',
+    'tests/conftest.py',
+    'tests/reference.py',
+    'tests/pooling_cases.py',
+    'tests/gated_cases.py',
+    'tests/emulated.py',
+)
 
 
 def call(*command, **kwargs):
