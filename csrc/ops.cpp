@@ -30,6 +30,9 @@ TORCH_LIBRARY(mmpool_ext, m) {
   // sum(importance * input) / sum(importance); importance lies on the pixels
   m.def("lan_pool2d(Tensor input, Tensor importance, " MMPOOL_WINDOW ") -> Tensor", tags);
   m.def("lan_pool2d_backward(Tensor grad_output, Tensor input, Tensor importance, " MMPOOL_WINDOW ") -> (Tensor, Tensor)", tags);
+  // sum(exp(input) * input) / sum(exp(input))
+  m.def("soft_pool2d(Tensor input, " MMPOOL_WINDOW ") -> Tensor", tags);
+  m.def("soft_pool2d_backward(Tensor grad_output, Tensor input, " MMPOOL_WINDOW ") -> Tensor", tags);
   // sum(input ** (alpha + 1)) / sum(input ** alpha); alpha has the shape of the output
   m.def("polynomial_pool2d(Tensor input, Tensor alpha, " MMPOOL_WINDOW ") -> Tensor", tags);
   m.def("polynomial_pool2d_backward(Tensor grad_output, Tensor input, Tensor alpha, " MMPOOL_WINDOW ") -> (Tensor, Tensor)", tags);

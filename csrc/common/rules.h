@@ -37,6 +37,13 @@ struct Lip {
   MMPOOL_HOST_DEVICE T grad_weight(T x, T f) const { return pivot == -infinity<T>() ? T(0) : weight(x, f) / total * (x - mean); }
 };
 
+// SoftPool: LIP whose logit is the input itself.
+template <typename T>
+struct Soft : Lip<T> {
+  static constexpr bool kWeightIsInput = true;
+  MMPOOL_HOST_DEVICE T grad_input(T x, T f) const { return this->weight(x, f) / this->total * (T(1) + x - this->mean); }
+};
+
 // Eq. 1 of the LIP paper: f is the importance. A window without any is the plain mean.
 template <typename T>
 struct Lan {

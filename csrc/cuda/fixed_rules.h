@@ -146,6 +146,15 @@ struct Lip : WeightPerPixel<Exponential> {
   }
 };
 
+// SoftPool: F = e^input.
+struct Soft : WeightPerPixel<Exponential> {
+  static constexpr bool is_input = true;
+  static MMPOOL_HOST_DEVICE void add(const float (&state)[states], float input, float, float& grad_input, float&) {
+    grad_input += state[1] * Exponential(state[0]).gathered(input) * (1 + input - state[2]);
+  }
+  static MMPOOL_HOST_DEVICE void finish(float, float, float&, float&) {}
+};
+
 // LAN, Eq. 1 of the LIP paper: F is given, >= 0; a window without any is the plain mean.
 struct Proportional : Ratio {
   bool any;

@@ -24,6 +24,13 @@ struct GatedLipOp {
   template <typename T>
   using Any = Lip<T>;
 };
+struct SoftOp {
+  static constexpr char name[] = "soft_pool2d";
+  template <bool>
+  using Fixed = fixed::Soft;
+  template <typename T>
+  using Any = Soft<T>;
+};
 struct LanOp {
   static constexpr char name[] = "lan_pool2d";
   template <bool>
@@ -40,7 +47,7 @@ struct PolynomialOp {
 };
 
 // Those of one or two tensors, by number for a test.
-using Pools = std::tuple<LipOp, LanOp, PolynomialOp>;
+using Pools = std::tuple<LipOp, LanOp, PolynomialOp, SoftOp>;
 
 template <class Tensors_>
 struct Problem {

@@ -6,6 +6,7 @@ from .lan_pool import lan_pool2d
 from .lip_pool import lip_pool2d
 from .polynomial_pool import polynomial_pool2d
 from .pyramid import fuse_pyramid, label_pyramid, relabel_pyramid
+from .soft_pool import soft_pool2d
 
 __all__ = [
     'fuse_pyramid',
@@ -16,4 +17,5 @@ __all__ = [
     'lip_pool2d',
     'polynomial_pool2d',
     'relabel_pyramid',
+    'soft_pool2d',
 ]
