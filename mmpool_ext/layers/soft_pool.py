@@ -3,7 +3,7 @@
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from ..ops import lip_pool2d
+from ..ops import soft_pool2d
 from .window_pool import WindowPool2d
 
 
@@ -11,7 +11,7 @@ from .window_pool import WindowPool2d
 class SoftPool2d(WindowPool2d):
     """Average each window with weights ``softmax(x)``.
 
-    Stergiou et al., "Refining activation downsampling with SoftPool", ICCV 2021: :func:`mmpool_ext.ops.lip_pool2d` with the input as logit.
+    Stergiou et al., "Refining activation downsampling with SoftPool", ICCV 2021: :func:`mmpool_ext.ops.soft_pool2d`, LIP with the input as logit.
     Unlike the authors' kernel the gradient runs through the weights too. No parameters.
 
     Args:
@@ -28,4 +28,4 @@ class SoftPool2d(WindowPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool ``input``."""
-        return lip_pool2d(input, input, *self.window, dilation=self.dilation, ceil_mode=self.ceil_mode)
+        return soft_pool2d(input, *self.window, dilation=self.dilation, ceil_mode=self.ceil_mode)

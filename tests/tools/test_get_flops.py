@@ -93,6 +93,17 @@ def test_deformable_convolutions_count_as_plain_ones_with_their_offsets(tmp_path
         assert deformable[column] - plain[column] == expected  # the one 3x3 of the last stage, at 4 x 4
 
 
+def test_a_pooling_of_one_tensor_costs_what_max_pooling_of_its_windows_does(tmp_path):
+    pytest.importorskip('mmseg')
+    counted = []
+    for pool in ('SoftPool2d', 'MaximumPool2d'):
+        config = tmp_path / f'{pool}.py'
+        base = CONFIGS / 'shapes' / 'fcn_ppool-unet_1xb4-1000i_shapes-160x160.py'
+        config.write_text(f"_base_ = {str(base)!r}\nmodel = dict(backbone=dict(pool=dict(_delete_=True, type='{pool}')))\n")
+        counted.append(get_flops.costs(config, (64, 64)))
+    assert counted[0]['pooling'] == counted[1]['pooling'] > 0
+
+
 def test_table_and_errors(monkeypatch, capsys):
     pytest.importorskip('mmseg')
     config = str(CONFIGS / 'shapes' / 'fcn_r18_1xb8-400i_shapes-160x160.py')
@@ -107,7 +118,7 @@ def test_table_and_errors(monkeypatch, capsys):
     monkeypatch.setattr(get_flops, 'KERNELS', set())
     with pytest.raises(SystemExit):
         get_flops.main()
-    assert 'get_flops: the ops must be compiled, but got no lip_pool2d, polynomial_pool2d, lan_pool2d' in capsys.readouterr().err
+    assert 'get_flops: the ops must be compiled, but got no lip_pool2d, polynomial_pool2d, lan_pool2d, soft_pool2d' in capsys.readouterr().err
 
 
 def test_the_shape_is_found_in_wrappers_and_new_style_configs():

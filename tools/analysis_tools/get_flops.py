@@ -5,8 +5,8 @@
 
 The network is built without weights and traced by mmengine's complexity analysis, so mmengine's rules make the column "multiply-adds"
 (convolutions, products, normalisation, bilinear resizing), with deformable convolutions counted as if they were plain. Poolings, which mmengine
-counts as nothing, are a column of their own: k * k multiply-adds an output for each lip_pool2d, polynomial_pool2d, lan_pool2d, average and max
-pooling of a k x k window (not for what is written out in plain PyTorch: DPP, Lp).
+counts as nothing, are a column of their own: k * k multiply-adds an output for each lip_pool2d, polynomial_pool2d, lan_pool2d, soft_pool2d, average
+and max pooling of a k x k window (not for what is written out in plain PyTorch: DPP, Lp).
 Auxiliary heads are left out, as they are at inference. A two-stage detector's head runs on the proposals of random weights, 1000 as a rule.
 
 Papers count in ways of their own, which the last two columns follow:
@@ -39,7 +39,7 @@ from mmpool_ext.layers import DUpsampling, ProjectionLogit
 from mmpool_ext.ops import _extension
 from mmpool_ext.ops._extension import BUILD, KERNELS
 
-OPS = ('lip_pool2d', 'polynomial_pool2d', 'lan_pool2d')
+OPS = {'lip_pool2d': 2, 'polynomial_pool2d': 2, 'lan_pool2d': 2, 'soft_pool2d': 1}  # position of the window
 DEFORMABLE = {'prim::PythonOp.DeformConv2dFunction': 2, 'prim::PythonOp.ModulatedDeformConv2dFunction': 3}  # position of the weight
 PRODUCTS = (*DEFORMABLE, 'aten::_convolution', 'aten::addmm', 'aten::linear', 'aten::matmul', 'aten::mm', 'aten::bmm')
 VALUES_LIP = {
@@ -80,7 +80,7 @@ def _handles(analyzer, activations):
     """For each kind of operation a function of a traced node that returns what it adds to each column."""
     analyzer |= {kind: partial(_deformable_products, weight=weight) for kind, weight in DEFORMABLE.items()}
     activations = {*activations, *DEFORMABLE}
-    windows = {'aten::max_pool2d': 1, 'aten::avg_pool2d': 1, **{f'mmpool_ext::{op}': 2 for op in OPS}}
+    windows = {'aten::max_pool2d': 1, 'aten::avg_pool2d': 1, **{f'mmpool_ext::{op}': position for op, position in OPS.items()}}
 
     def count(kind, inputs, outputs):
         counts = Counter()
