@@ -1,16 +1,29 @@
-# mmpool_ext: everything a developer runs. STACK=onedl uses the maintained forks instead of the upstream releases.
+# mmpool_ext: everything a developer runs. STACK=onedl uses the maintained forks instead of the upstream releases, STACK=torch21 those with torch 2.1.
 STACK ?= openmmlab
-PYTHON ?= python3
 MAX_JOBS ?= $(shell nproc)
 export MAX_JOBS
 
 ifeq ($(STACK),openmmlab)
 VENV := .venv
-else ifeq ($(STACK),onedl)
-VENV := .venv-onedl
+else ifeq ($(filter $(STACK),onedl torch21),)
+$(error STACK must be openmmlab, onedl or torch21, but got $(STACK))
 else
-$(error STACK must be openmmlab or onedl, but got $(STACK))
+VENV := .venv-$(STACK)
 endif
+ifeq ($(STACK),torch21)
+RELEASES := 3.10
+REQUIREMENTS := requirements/torch21.txt
+BUILD_REQUIREMENTS := requirements/torch21-build.txt
+else
+RELEASES := 3.11 3.12
+REQUIREMENTS := requirements/$(STACK).txt requirements/dev.txt
+BUILD_REQUIREMENTS := requirements/build.txt
+endif
+# The first Python of these releases that runs: on PATH, or pyenv's, whose python3.10 on PATH runs only where pyenv was told to use it.
+PYENV_ROOT ?= $(HOME)/.pyenv
+IS_RELEASE = -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in "$(RELEASES)".split())' 2>/dev/null
+PYTHON ?= $(shell for python in python3 $(RELEASES:%=python%) $(wildcard $(RELEASES:%=$(PYENV_ROOT)/versions/%.*/bin/python)); do \
+  $$python $(IS_RELEASE) && echo $$python && break; done)
 RUN := $(VENV)/bin/python
 SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find csrc -type f 2>/dev/null)
 
@@ -20,18 +33,19 @@ SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find csrc -type f 2>/dev/
 help:  ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  STACK=onedl        with any of them: the maintained forks, in .venv-onedl"
+	@echo "  STACK=torch21      with any of them: the upstream releases with torch 2.1, in .venv-torch21"
 
 env: $(VENV)/.package  ## set up .venv: the pinned stack and this package (mmcv compiles for some minutes)
 
-$(VENV)/.stack: requirements/build.txt requirements/shared.txt requirements/$(STACK).txt requirements/dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || \
-	  { echo "make env: $(PYTHON) must be Python 3.11 or 3.12, but got $$($(PYTHON) -V 2>&1); install python3.11 and python3.11-venv, or pass PYTHON=..." >&2; exit 1; }
+$(VENV)/.stack: $(BUILD_REQUIREMENTS) $(REQUIREMENTS) requirements/shared.txt
+	@python="$(PYTHON)"; python=$${python:-python3}; $$python $(IS_RELEASE) || \
+	  { echo "make env: $$python must be Python $(RELEASES), but got $$($$python -V 2>&1); install python$(firstword $(RELEASES)) and its venv, or pass PYTHON=..." >&2; exit 1; }
 	@command -v c++ >/dev/null || { echo "make env: a C++ compiler must be on PATH, but c++ was not found; install g++ (build-essential)" >&2; exit 1; }
 	@rm -f $@
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q -r requirements/build.txt
+	$(RUN) -m pip install -q -r $(BUILD_REQUIREMENTS)
 	@echo "mmcv is compiled from source now: 6 to 7 minutes on 2 cores unless pip has it in its cache"
-	$(RUN) -m pip install -q --no-build-isolation -r requirements/$(STACK).txt -r requirements/dev.txt
+	$(RUN) -m pip install -q --no-build-isolation $(REQUIREMENTS:%=-r %)
 	@touch $@
 
 $(VENV)/.package: $(VENV)/.stack $(SOURCES)

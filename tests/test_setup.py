@@ -23,6 +23,11 @@ def setup(path='', before='', **environment):
     return subprocess.run([sys.executable, '-c', before + SHOW], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+def said(result):
+    """Lines of the error output without torch's own, which tell that there is no GPU or that setuptools is old."""
+    return [line for line in result.stderr.splitlines() if not any(part in line for part in ('cpp_extension.py', 'pkg_resources', 'No CUDA runtime'))]
+
+
 def test_ops_are_built_by_default():
     result = setup()
     assert 'csrc/cpu/lip_pool.cpp' in result.stdout
@@ -87,7 +92,7 @@ def test_what_cannot_be_built_stops_with_one_line(environment, message):
         message = 'FORCE_CUDA=1 needs a CUDA build of torch'
     result = setup(**environment)
     assert result.returncode == 1
-    (line,) = (line for line in result.stderr.splitlines() if 'torch/utils/cpp_extension.py' not in line)  # torch logs that there is no GPU
+    (line,) = said(result)
     assert line.startswith(f'mmpool_ext: {message}')
 
 
@@ -121,7 +126,7 @@ OLD_PYTHON = 'import runpy, setuptools, sys; sys.version_info = (3, 9); sys.vers
 def test_what_is_too_old_stops_with_one_line(before, message):
     result = setup(before=before)
     assert result.returncode == 1
-    (line,) = (line for line in result.stderr.splitlines() if 'torch/utils/cpp_extension.py' not in line)
+    (line,) = said(result)
     assert line == f'mmpool_ext: {message}'
 
 

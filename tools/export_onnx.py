@@ -21,6 +21,10 @@ from mmengine.runner import load_checkpoint
 from PIL import Image
 from torch import nn
 
+from mmpool_ext.ops._extension import torch_release
+
+# The exporter that traces, which torch before 2.5 has alone: whole networks of mmseg get through it, not through the newer one.
+BY_TRACING = {} if torch_release(torch.__version__) < (2, 5) else {'dynamo': False}
 TOLERANCE = 1e-4  # of the largest logit
 
 
@@ -94,7 +98,7 @@ def export(deployed: Deployed, example: torch.Tensor, out: Path, opset: int = 17
         warnings.simplefilter('ignore')  # of the tracer, for checks of sizes in upstream's code
         # The older exporter: the newer one cannot follow the sizes through mmseg's heads with align_corners=True
         names = dict(input_names=['image'], output_names=['logits'])
-        torch.onnx.export(deployed, (example,), str(out), dynamo=False, dynamic_axes=axes, opset_version=opset, **names)
+        torch.onnx.export(deployed, (example,), str(out), **BY_TRACING, dynamic_axes=axes, opset_version=opset, **names)
 
 
 @torch.no_grad()

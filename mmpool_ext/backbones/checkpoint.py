@@ -66,7 +66,7 @@ def report_checkpoint(module):
     """
     name = type(module).__name__
     report = CheckpointReport.of(module)
-    handle = module.register_load_state_dict_pre_hook(lambda _module, state_dict, prefix, *_: report.take(state_dict))
+    handle = module._register_load_state_dict_pre_hook(lambda state_dict, prefix, *_: report.take(state_dict))
     REPORTING.add(id(module))
     try:
         yield report
@@ -92,7 +92,7 @@ def report_checkpoint(module):
 
 def report_later_checkpoints(module):
     """Log in one line which tensors of ``module`` a checkpoint filled, however it comes: by ``load_from``, a resume or ``load_state_dict``."""
-    module.register_load_state_dict_pre_hook(_report)
+    module._register_load_state_dict_pre_hook(_report, with_module=True)  # its public spelling is newer than torch 2.1
 
 
 def _report(module, state_dict, prefix, *_):

@@ -75,7 +75,7 @@ class LIPDenseNet(StagedBackbone):
         stages[-1] += ['denseblock4', 'norm5', 'relu5']
         self.set_stages([[f'features.{step}' for step in stage] for stage in stages], channels, (4, 8, 16, 32))
         self.min_size = max(3, 2 ** (len(self.stages) + 1) - 3)  # the last LIP sees 2x2 positions
-        self.register_load_state_dict_pre_hook(_rename)
+        self._register_load_state_dict_pre_hook(_rename, with_module=True)
 
     def _replace_pools(self, pool):
         features, logit = self.features, {}

@@ -89,7 +89,7 @@ class PPoolVGG(StagedBackbone):
                 nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        self.register_load_state_dict_pre_hook(_convolve_classifier)
+        self._register_load_state_dict_pre_hook(_convolve_classifier, with_module=True)
 
     def _replace_pools(self, pool, pool_stages, strides):
         """Put the poolings into ``features``; return the names of each stage's layers."""

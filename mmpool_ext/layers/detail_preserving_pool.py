@@ -88,5 +88,5 @@ def smoothed(features: Tensor, weight: Tensor, bias: Tensor, window: Window) -> 
         before = padding + kernel - size
         border = [before, (count - 1) * stride + kernel - before - edge, *border]
     weight, bias = weight.to(features.dtype), bias.to(features.dtype)
-    with without_autocast(features.device):
+    with without_autocast(features):
         return F.conv2d(F.pad(features, border), weight, bias, window.stride, groups=len(weight))

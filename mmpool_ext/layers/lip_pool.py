@@ -73,7 +73,7 @@ class ProjectionLogit(BaseModule):
     def forward(self, features):
         """Compute the logit ``(N, out_channels, H, W)`` of ``features`` ``(N, in_channels, H, W)``; at least float32."""
         logit = self.conv(features)
-        with without_autocast(logit.device):
+        with without_autocast(logit):
             logit = self.norm(logit.to(self.conv.weight.dtype))
             logit = wide(logit)
             return logit if self.gate_scale is None else self.gate_scale * logit.sigmoid()

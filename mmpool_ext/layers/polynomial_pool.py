@@ -137,7 +137,7 @@ class PolynomialPool2d(WindowPool2d):
         if not self.shift_negative:
             refuse_negative(input)
         side = input.detach() if self.detach_side_input else input
-        with without_autocast(input.device):  # in float32 also beside a half: 100 times a half overflows
+        with without_autocast(input):  # in float32 also beside a half: 100 times a half overflows
             alpha = self.side_branch(self._pad_tail(wide(side) * self.input_scale))
         if not self.shift_negative:
             return polynomial_pool2d(input, alpha, *self.window, ceil_mode=self.ceil_mode, backend=self.backend)

@@ -13,9 +13,9 @@ from ..ops.tracing import is_exporting, is_symbolic, traceable
 from ..ops.window import Window
 
 
-def without_autocast(device: torch.device):
+def without_autocast(input: Tensor):
     """Context in which autocast does not lower any precision; the ``meta`` device knows no autocast, and ``torch.fx`` records no contexts."""
-    return nullcontext() if isinstance(device, Proxy) or device.type == 'meta' else torch.autocast(device.type, enabled=False)
+    return nullcontext() if isinstance(input, Proxy) or input.is_meta else torch.autocast(input.device.type, enabled=False)
 
 
 class WindowPool2d(nn.Module):

@@ -56,7 +56,7 @@ def composite(input: Tensor, importance: Tensor, window: Window) -> Tensor:
     """Compute :func:`lan_pool2d` from PyTorch's own functions: differentiable to any order."""
     weights = window.cells(wide(importance))
     largest = weights.detach().amax(0)
-    weights = torch.where(largest == 0, window.valid(input).to(weights.dtype), weights / torch.where(largest == 0, 1, largest))
+    weights = torch.where(largest == 0, window.valid(input).to(weights.dtype), weights / largest.masked_fill(largest == 0, 1))
     return ((weights / weights.sum(0)) * window.cells(wide(input))).sum(0).to(input.dtype)
 
 

@@ -58,7 +58,7 @@ def composite(input: Tensor, logit: Tensor, window: Window) -> Tensor:
     """Compute :func:`lip_pool2d` from PyTorch's own functions: differentiable to any order."""
     logits = window.cells(wide(logit), float('-inf'))
     unweighted = (logits == float('-inf')).all(0)
-    logits = torch.where(unweighted & window.valid(input), 0, logits)
+    logits = logits.masked_fill(unweighted & window.valid(input), 0)
     return (logits.softmax(0) * window.cells(wide(input))).sum(0).to(input.dtype)
 
 

@@ -63,7 +63,7 @@ def polynomial_pool2d(input: Tensor, alpha: Tensor, kernel_size=2, stride=2, pad
 def composite(input: Tensor, alpha: Tensor, window: Window) -> Tensor:
     """Compute :func:`polynomial_pool2d` from PyTorch's own functions: twice differentiable."""
     values = wide(input)
-    values = torch.where(values < 0, 0, values)  # a zero gets its gradient, which clamp() gives before torch 2.14 alone
+    values = values.masked_fill(values < 0, 0)  # a zero gets its gradient, which clamp() gives before torch 2.14 alone
     weighted = window.cells(values), wide(alpha), window.valid(input)
     # A traced module cannot be saved with a function of ours in it, and needs no gradient
     average = _WeightedByPower.forward if is_exporting() else _WeightedByPower.apply
@@ -73,13 +73,13 @@ def composite(input: Tensor, alpha: Tensor, window: Window) -> Tensor:
 def _power(ratio: Tensor, exponent: Tensor) -> Tensor:
     """``ratio ** exponent`` with ``0 ** 0 = 1`` whose gradients are finite at ratio 0."""
     zero = ratio == 0
-    return torch.where(zero, (exponent == 0).to(ratio.dtype), torch.where(zero, 1, ratio) ** exponent)
+    return torch.where(zero, (exponent == 0).to(ratio.dtype), ratio.masked_fill(zero, 1) ** exponent)
 
 
 def _ratios(cells: Tensor, alpha: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The window's largest value, the ratios to it (1 in an all-zero window) and the unnormalised weights."""
     largest = cells.detach().amax(0)
-    ratio = torch.where(largest == 0, 1, cells / torch.where(largest == 0, 1, largest))
+    ratio = (cells / largest.masked_fill(largest == 0, 1)).masked_fill(largest == 0, 1)
     return largest, ratio, _power(ratio, alpha) * valid
 
 
@@ -104,9 +104,9 @@ class _WeightedByPower(torch.autograd.Function):
         total = weight.sum(0)
         weight = weight / total
         mean = (weight * ratio).sum(0)  # the output in units of the window's largest value
-        slope = _power(torch.where((alpha < 1) & (ratio < EPS), EPS, ratio), alpha - 1)
+        slope = _power(ratio.masked_fill((alpha < 1) & (ratio < EPS), EPS), alpha - 1)
         grad_cells = grad_output * (weight * (1 + alpha) - alpha * mean * slope * valid / total)
-        log = torch.where(ratio == 0, 1, ratio).log()
+        log = ratio.masked_fill(ratio == 0, 1).log()
         grad_alpha = grad_output * largest * (weight * (ratio - mean) * log).sum(0)
         return grad_cells, grad_alpha, None
 

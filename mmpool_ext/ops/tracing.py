@@ -43,7 +43,8 @@ def traceable(function):
             return handle_torch_function(call, tensors, *args, **kwargs)
         return function(*args, **kwargs)
 
-    return call
+    # torch.compile before 2.4 fails at this function, where newer ones follow it: there the compiled graph ends before it
+    return call if hasattr(torch.library, 'register_autograd') else torch.compiler.disable(call)
 
 
 def top_left(input: Tensor, size: Sequence[int]) -> Tensor:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.registry import MODELS
+from releases import HALF
 from torch import nn
 
 import mmpool_ext  # noqa: F401 registers the names
@@ -35,30 +36,43 @@ def build(name, arguments, **kwargs):
     return MODELS.build(dict(type=name, **{**arguments, **kwargs}))
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, HALF, torch.bfloat16])
 @pytest.mark.parametrize('in_channels', [1, 3, 4, 6])
-def test_any_image_any_norm_any_precision(backbone, in_channels):
+def test_any_image_any_norm_any_precision(backbone, in_channels, dtype):
     name, arguments, normed = backbone
     net = build(name, arguments, in_channels=in_channels, **(dict(norm_cfg=dict(type='SyncBN')) if normed else {}))
     kinds = {type(module).__name__ for module in net.modules()}
     assert ('SyncBatchNorm' in kinds) == normed
     assert 'BatchNorm2d' not in kinds
     net.eval()  # upstream's returns nothing
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        with torch.no_grad():
-            outputs = net.to(dtype)(torch.rand(1, in_channels, 48, 48).to(dtype))
-        assert {output.dtype for output in outputs} == {dtype}
-        assert all(output.isfinite().all() for output in outputs)
+    with torch.no_grad():
+        outputs = net.to(dtype)(torch.rand(1, in_channels, 48, 48).to(dtype))
+    assert {output.dtype for output in outputs} == {dtype}
+    assert all(output.isfinite().all() for output in outputs)
 
 
-def test_autocast(backbone):
+@pytest.mark.parametrize('dtype', [HALF, torch.bfloat16])
+def test_autocast(backbone, dtype):
     name, arguments, _ = backbone
     net = build(name, arguments)
-    for dtype in (torch.float16, torch.bfloat16):
-        with torch.autocast('cpu', dtype=dtype):
-            outputs = net(torch.rand(2, 3, 64, 64))  # below, norms over two values make gradients of a million in float32 too
-        assert all(output.isfinite().all() for output in outputs)
-        sum(output.float().mean() for output in outputs).backward()
-        assert all(parameter.grad.isfinite().all() for parameter in net.parameters() if parameter.grad is not None)
+    with torch.autocast('cpu', dtype=dtype):
+        outputs = net(torch.rand(2, 3, 64, 64))  # below, norms over two values make gradients of a million in float32 too
+    assert all(output.isfinite().all() for output in outputs)
+    sum(output.float().mean() for output in outputs).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in net.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize('name', ['LIPResNet', 'PPoolVGG'])
+def test_torch_compile_of_any_torch_gives_the_same(name):
+    """In one graph only from torch 2.4 on; before, compiled graphs end at the poolings."""
+    package, arguments, _ = BACKBONES[name]
+    pytest.importorskip(package)
+    torch._dynamo.reset()
+    net = build(name, arguments)
+    net.eval()
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for got, expected in zip(torch.compile(net, backend='eager')(image), net(image), strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 def test_group_norm_and_other_convolutions(backbone):

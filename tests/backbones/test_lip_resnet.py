@@ -8,6 +8,7 @@ from mmengine.analysis import FlopAnalyzer
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner, save_checkpoint
+from releases import needs_torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
@@ -405,6 +406,7 @@ def test_average_class_object_and_dotted_name():
     assert mmpool_ext.LIPResNet is LIPResNet
 
 
+@needs_torch(2, 4)
 def test_compiles_in_one_graph():
     network, image = small().eval(), torch.randn(1, 3, 64, 64)
     compiled = torch.compile(network, fullgraph=True, backend='eager')

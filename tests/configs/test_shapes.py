@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from releases import HALF
 
 CONFIGS = sorted((Path(__file__).parents[2] / 'configs' / 'shapes').glob('*.py'))
 SEGMENTORS = [path for path in CONFIGS if 'rcnn' not in path.name]
@@ -55,7 +56,7 @@ def test_detectors_infer(path):
 
 
 @pytest.mark.parametrize('autocast', [False, True], ids=['cast', 'autocast'])
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=['half', 'bfloat16'])
+@pytest.mark.parametrize('dtype', [HALF, torch.bfloat16])
 @pytest.mark.parametrize('path', SEGMENTORS, ids=name)
 def test_half_precision(path, dtype, autocast):
     """Every head gives in half precision what it gives in float32."""

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from releases import HALF
 from torch import nn
 
 pytest.importorskip('mmseg')
@@ -224,7 +225,7 @@ def test_fused_probabilities_leave_as_log_probabilities():
 
 
 @pytest.mark.parametrize('setting', ['G', 'H'])
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, HALF])
 def test_autocast(setting, dtype):
     head = build_head(dropout_ratio=0, **SETTINGS[setting])
     x, samples = (torch.randn(2, 6, 8, 8),), samples_of(random_labels(2, 32, 32))

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.registry import MODELS
+from releases import HALF
 from torch.nn import functional as F
 
 import mmpool_ext  # noqa: F401 registers the layers
@@ -105,7 +106,7 @@ def test_decay_alone_keeps_the_start(name):
 
 
 @pytest.mark.parametrize('autocast', [False, True], ids=['cast', 'autocast'])
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=['half', 'bfloat16'])
+@pytest.mark.parametrize('dtype', [HALF, torch.bfloat16])
 @pytest.mark.parametrize('name', [*ALL, 'AveragePool2d', 'LIPPool2d', 'DetailPreservingPool2d, full', 'LpPool2d, learnt'])
 def test_half_precision(name, dtype, autocast):
     """The dtype comes out that goes in, from activations of 1e-4 to 1e4, and what a float would give."""

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from releases import HALF
 from torch import nn
 
 pytest.importorskip('mmcv')
@@ -24,7 +25,7 @@ CASES = [(name, size) for name in LAYERS for size in SIZES.get(name, (1e-4, 1.0,
 
 
 @pytest.mark.parametrize('autocast', [False, True], ids=['cast', 'autocast'])
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=['half', 'bfloat16'])
+@pytest.mark.parametrize('dtype', [HALF, torch.bfloat16])
 @pytest.mark.parametrize(('name', 'size'), CASES)
 def test_half_precision(name, size, dtype, autocast):
     """The dtype comes out that goes in, and the values are those of the same weights in float64."""

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule, Sequential
 from mmengine.registry import MODELS
+from releases import HALF
 from torch import nn
 from torch.testing import assert_close
 
@@ -205,7 +206,7 @@ def test_switches_of_table_2():
         assert_close(logit(features), value)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('dtype', [HALF, torch.bfloat16])
 @parametrize_logit
 def test_autocast_keeps_the_gate_in_float32(logit, dtype):
     pool = awake(layers.LIPPool2d(5, logit=logit))

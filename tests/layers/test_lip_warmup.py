@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from releases import needs_torch
 from torch import nn
 
 from mmpool_ext.layers import AveragePool2d, LIPPool2d
@@ -70,7 +71,7 @@ def test_a_training_shorter_than_the_warmup_leaves_a_model_that_pools_as_its_che
     assert model.seen == [LIP]
 
 
-@pytest.mark.skipif(not hasattr(torch.compiler, 'set_stance'), reason=f'needs torch 2.6, but this is {torch.__version__}')
+@needs_torch(2, 6)
 def test_a_compiled_model_warms_up_too(tmp_path):
     """The hooks are there at the first iteration, so what torch compiles for them is not used without."""
     torch._dynamo.reset()

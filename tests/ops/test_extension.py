@@ -9,6 +9,7 @@ import types
 import pytest
 import torch
 from pooling_cases import DEVICES, LAYOUTS, OPS, run
+from releases import needs_torch
 from torch.testing import assert_close
 
 from mmpool_ext.ops import _extension
@@ -17,7 +18,7 @@ parametrize_op = pytest.mark.parametrize('op', OPS.values(), ids=OPS)
 parametrize_device = pytest.mark.parametrize('device', DEVICES)
 native = pytest.mark.skipif(not _extension.LOADED, reason=f'compiled ops are not built: {_extension.BUILD}')
 # torch.compile, torch.export and opcheck read what torch has had since 2.4; 2.1's tracer does not even know zip(strict=True).
-tracing = pytest.mark.skipif(_extension.torch_release(torch.__version__) < (2, 4), reason=f'needs torch 2.4, but this is {torch.__version__}')
+tracing = needs_torch(2, 4)
 WINDOW = {'kernel_size': (3, 2), 'stride': (2, 1), 'padding': (1, 1)}
 
 
@@ -209,9 +210,9 @@ def test_derivatives_to_second_order_through_the_compiled_op(op):
 
 
 @parametrize_op
-@pytest.mark.parametrize('dynamo', [True, False])
+@pytest.mark.parametrize('dynamo', [pytest.param(True, marks=needs_torch(2, 5)), False])
 def test_onnx_export_runs(op, dynamo, tmp_path):
-    for module in ('onnx', 'onnxscript', 'onnxruntime'):
+    for module in ('onnx', 'onnxruntime', *(['onnxscript'] if dynamo else [])):
         pytest.importorskip(module)
     import onnxruntime
 
@@ -221,7 +222,8 @@ def test_onnx_export_runs(op, dynamo, tmp_path):
 
     tensors = [tensor.float() for tensor in arguments(op)[:2]]
     path = str(tmp_path / 'pool.onnx')
-    torch.onnx.export(Module(), tuple(tensors), path, dynamo=dynamo, input_names=['input', 'weight'])
+    choice = {} if _extension.torch_release(torch.__version__) < (2, 5) else {'dynamo': dynamo}
+    torch.onnx.export(Module(), tuple(tensors), path, **choice, input_names=['input', 'weight'])
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     (got,) = session.run(None, dict(zip(('input', 'weight'), (tensor.numpy() for tensor in tensors), strict=True)))
     assert_close(torch.from_numpy(got), op.public(*tensors, **WINDOW), atol=1e-4, rtol=1e-4)

@@ -6,12 +6,13 @@ from gated_cases import arguments, gradient_like, oracle, run_gated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pooling_cases import DEVICES, LAYOUTS, windows
+from releases import needs_torch
 from torch.testing import assert_close
 
 from mmpool_ext.ops import _extension, gated_lip_pool2d
 
 native = pytest.mark.skipif(not _extension.LOADED, reason=f'compiled ops are not built: {_extension.BUILD}')
-tracing = pytest.mark.skipif(_extension.torch_release(torch.__version__) < (2, 4), reason=f'needs torch 2.4, but this is {torch.__version__}')
+tracing = needs_torch(2, 4)
 parametrize_device = pytest.mark.parametrize('device', DEVICES)
 parametrize_norm = pytest.mark.parametrize('norm', [True, False], ids=['norm', 'no norm'])
 parametrize_layout = pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])

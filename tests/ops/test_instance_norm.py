@@ -7,12 +7,13 @@ from gated_cases import norm_arguments, run_norm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pooling_cases import DEVICES, LAYOUTS
+from releases import needs_torch
 from torch.testing import assert_close
 
 from mmpool_ext.ops import _extension, instance_norm_relu
 
 native = pytest.mark.skipif(not _extension.LOADED, reason=f'compiled ops are not built: {_extension.BUILD}')
-tracing = pytest.mark.skipif(_extension.torch_release(torch.__version__) < (2, 4), reason=f'needs torch 2.4, but this is {torch.__version__}')
+tracing = needs_torch(2, 4)
 parametrize_device = pytest.mark.parametrize('device', DEVICES)
 TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 

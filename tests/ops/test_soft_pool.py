@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pooling_cases import DEVICES, LAYOUTS, windows
+from releases import needs_torch
 from torch.testing import assert_close
 
 from mmpool_ext.ops import _extension, lip_pool2d, soft_pool2d
@@ -68,7 +69,7 @@ def test_same_as_lip_of_itself_bit_for_bit_and_derivatives_of_second_order():
 
 
 @native
-@pytest.mark.skipif(_extension.torch_release(torch.__version__) < (2, 4), reason=f'needs torch 2.4, but this is {torch.__version__}')
+@needs_torch(2, 4)
 def test_opcheck_and_one_graph():
     input = torch.randn(2, 3, 7, 9, requires_grad=True)
     torch.library.opcheck(torch.ops.mmpool_ext.soft_pool2d, (input, (3, 3), (2, 2), (1, 1), (1, 1), False))

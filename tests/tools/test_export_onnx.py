@@ -103,7 +103,7 @@ def test_another_prediction_is_an_error(monkeypatch, tmp_path):
             return image / 2
 
     path = tmp_path / 'half.onnx'
-    torch.onnx.export(Half(), (torch.ones(1, 3, 4, 4),), str(path), dynamo=False, input_names=['image'], opset_version=17)
+    torch.onnx.export(Half(), (torch.ones(1, 3, 4, 4),), str(path), **export_onnx.BY_TRACING, input_names=['image'], opset_version=17)
     with pytest.raises(ValueError, match=r'to 0\.0001 of the largest, but got a deviation of 0\.5'):
         export_onnx.compare(torch.nn.Identity(), path, torch.ones(1, 3, 4, 4))
     with pytest.raises(ValueError, match=r'those of PyTorch, \(1, 48\), but got \(1, 3, 4, 4\)'):

@@ -5,13 +5,14 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from PIL import Image
+from releases import needs_torch
 from torch import nn
 
 import mmpool_ext  # noqa: F401 registers the hook
 from mmpool_ext.layers import PolynomialPool2d
 from mmpool_ext.visualization.alpha import draw_alpha, watch_alpha
 
-compiles = pytest.mark.skipif(not hasattr(torch.compiler, 'set_stance'), reason=f'needs torch 2.6, but this is {torch.__version__}')
+compiles = needs_torch(2, 6)
 
 
 class Net(BaseModel):

@@ -95,7 +95,8 @@ def peak_cpu_bytes(run):
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
     held = peak = 0
-    for event in sorted((e for e in profile.profiler.kineto_results.events() if e.name() == '[memory]'), key=lambda e: e.start_ns()):
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == '[memory]']
+    for event in sorted(events, key=lambda event: event.start_ns() if hasattr(event, 'start_ns') else event.start_us()):  # torch before 2.4 has no ns
         held += event.nbytes()
         peak = max(peak, held)
     return peak

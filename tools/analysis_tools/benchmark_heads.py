@@ -66,8 +66,8 @@ def multiply_adds(module, input):
 
 def synchronize():
     """Wait for the accelerator, if there is one."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 @torch.no_grad()
