@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import venv
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mmengine.config import Config
 from upstream import script_path
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ('mmpool_ext', 'configs', 'tools', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'model-index.yml', 'README.md', 'LICENSE')
+SOURCES = ('mmpool_ext', 'configs', 'csrc', 'tools', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'model-index.yml', 'README.md', 'LICENSE')
 CHECK = """
 import sys
 from mmengine.config import Config
@@ -44,10 +45,8 @@ def run(folder, installed, *arguments, **environment):
     return done.stdout
 
 
-@pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-    """A wheel built from a copy of the sources, without the compiled ops: the switch leaves out mmpool_ext._C and what compiles it, no file else."""
-    folder = tmp_path_factory.mktemp('build')
+def copy_sources(folder):
+    """Copy what an sdist is made of, without what was built from it."""
     source = folder / 'source'
     source.mkdir()
     for name in SOURCES:
@@ -55,6 +54,14 @@ def wheel(tmp_path_factory):
             shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns('*.so', '__pycache__'))
         else:
             shutil.copy(ROOT / name, source)
+    return source
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """A wheel built from a copy of the sources, without the compiled ops: the switch leaves out mmpool_ext._C and what compiles it, no file else."""
+    folder = tmp_path_factory.mktemp('build')
+    source = copy_sources(folder)
     run(source, folder, '-m', 'pip', 'wheel', '-q', '--no-build-isolation', '--no-deps', '-w', folder, '.', MMPOOL_EXT_WITH_OPS='0')
     return next(folder.glob('*.whl'))
 
@@ -111,13 +118,47 @@ def test_configs_are_found_in_an_editable_install(tmp_path):
     assert Config.fromfile(tmp_path / 'config.py').model.backbone.type == 'LIPResNet'
 
 
-def test_installed_config_trains_a_step_by_mmdets_own_script(installed, tmp_path):
-    pytest.importorskip('mmdet')
+def one_step(package, folder):
+    """Make data in ``folder``; give the arguments of mmdet's script that train the small detector's shipped config for one iteration."""
     make_shapes = pytest.importorskip('make_shapes')
-    make_shapes.make_shapes(tmp_path / 'data' / 'shapes', num_train=2, num_val=1, size=64)
-    config = installed / 'mmpool_ext' / '.mim' / 'configs' / 'shapes' / 'faster-rcnn_lip-r14_fpn_1xb8-400i_shapes-160x160.py'
+    make_shapes.make_shapes(folder / 'data' / 'shapes', num_train=2, num_val=1, size=64)
+    config = package / '.mim' / 'configs' / 'shapes' / 'faster-rcnn_lip-r14_fpn_1xb8-400i_shapes-160x160.py'
     loader = [f'train_dataloader.{key}' for key in ('num_workers=0', 'persistent_workers=False', 'batch_size=2')]
     options = [*loader, 'train_dataloader.dataset.pipeline.2.scale=(64,64)', 'train_cfg.max_iters=1', 'default_hooks.logger.interval=1']
-    options += ['default_hooks.checkpoint.save_last=False']
-    said = run(tmp_path, installed, '-c', SCRIPT, script_path('mmdet', 'train'), config, '--cfg-options', *options)
+    return script_path('mmdet', 'train'), config, '--cfg-options', *options, 'default_hooks.checkpoint.save_last=False'
+
+
+def test_installed_config_trains_a_step_by_mmdets_own_script(installed, tmp_path):
+    pytest.importorskip('mmdet')
+    said = run(tmp_path, installed, '-c', SCRIPT, *one_step(installed / 'mmpool_ext', tmp_path))
     assert 'Iter(train) [1/1]' in said
+
+
+@pytest.mark.slow
+def test_sdist_and_its_wheel_train_a_step_in_a_new_environment(tmp_path):
+    """pip builds the wheel from the sdist, compiled ops included; it is installed where no compiler is found."""
+    pytest.importorskip('mmdet')
+    source = copy_sources(tmp_path)
+    run(source, source, 'setup.py', '-q', 'sdist', '-d', tmp_path)
+    shutil.rmtree(source)
+    sdist = next(tmp_path.glob('*.tar.gz'))
+    run(tmp_path, tmp_path, '-m', 'pip', 'wheel', '-q', '--no-build-isolation', '--no-deps', '-w', tmp_path, sdist, FORCE_CUDA='0')
+    environment = tmp_path / 'environment'
+    venv.create(environment, with_pip=True)
+    packages = next(environment.glob('lib/python*/site-packages'))
+    # Torch and OpenMMLab are this environment's; its .pth files, by which an editable install is found, are not read.
+    (packages / 'shared.pth').write_text(sysconfig.get_path('purelib') + '\nimport _distutils_hack; _distutils_hack.add_shim()\n')
+
+    def inside(*arguments):
+        variables = dict(PATH='', HOME=str(tmp_path), OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore', MPLCONFIGDIR=str(tmp_path))
+        command = [environment / 'bin' / 'python', *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    inside('-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--ignore-installed', next(tmp_path.glob('*.whl')))
+    report = inside('-m', 'mmpool_ext')
+    assert str(packages / 'mmpool_ext') in report
+    assert 'not built' not in report
+    assert 'BROKEN' not in report
+    assert 'Iter(train) [1/1]' in inside(*one_step(packages / 'mmpool_ext', tmp_path))
