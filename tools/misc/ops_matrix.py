@@ -24,16 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / 'docs' / 'compatibility'
 PAGE = ROOT / 'docs' / 'compatibility.md'
 SOURCES = ('csrc', 'mmpool_ext/ops', 'mmpool_ext/__init__.py', 'mmpool_ext/lazy.py', 'mmpool_ext/version.py', 'tests/ops')
-FILES = (
-    'setup.py',
-    'pyproject.toml',
-    'README.md',
-    'tests/conftest.py',
-    'tests/reference.py',
-    'tests/pooling_cases.py',
-    'tests/gated_cases.py',
-    'tests/emulated.py',
-)
+FILES = ('setup.py', 'pyproject.toml', 'README.md')
 
 
 def call(*command, **kwargs):
@@ -72,7 +63,8 @@ def test(python, torch):
             (folder / source).parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
             copy(ROOT / source, folder / source)
-        for file in FILES:
+        helpers = [path.relative_to(ROOT) for path in (ROOT / 'tests').glob('*.py') if not path.name.startswith('test_')]
+        for file in (*FILES, *helpers):
             shutil.copy(ROOT / file, folder / file)
         path = os.pathsep.join([str(inside.parent), os.environ['PATH']])
         variables = dict(os.environ, PATH=path, PYTHONPATH=str(folder), FORCE_CUDA='0')
