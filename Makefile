@@ -80,7 +80,7 @@ test-fast: env  ## run the tests of the files that differ from main (or from BAS
 	$(RUN) -m pytest $$($(RUN) tools/misc/changed_tests.py $(or $(BASE),main))
 
 test-ops:  ## run the tests of the ops alone with PYTHON=python3.10 TORCH=2.1.2, in an environment of their own
-	$(PYTHON) tools/misc/ops_matrix.py --python $(PYTHON) --torch $(TORCH)
+	python3 tools/misc/ops_matrix.py --python $(PYTHON) --torch $(TORCH) $(if $(QUICK),--quick)
 
 build-cuda: env  ## compile and link the CUDA kernels aside, where nvcc and a CUDA torch are found; no GPU is needed
 	$(RUN) tools/misc/build_cuda.py

@@ -30,6 +30,17 @@ def test_no_committed_result_has_a_failure():
         assert result['failures'] == []
 
 
+def test_an_interpreter_of_pyenv_s_is_found_and_another_is_an_error(tmp_path, monkeypatch):
+    inside = tmp_path / 'versions' / '3.99.1' / 'bin'
+    inside.mkdir(parents=True)
+    (inside / 'python').symlink_to(sys.executable)
+    monkeypatch.setenv('PYENV_ROOT', str(tmp_path))
+    assert str(ops_matrix.find_python('python3.99')) == str(inside / 'python')
+    assert ops_matrix.find_python(sys.executable) == sys.executable
+    with pytest.raises(SystemExit, match=r'--python must be an interpreter that runs, but got python3\.98; install it'):
+        ops_matrix.find_python('python3.98')
+
+
 @pytest.mark.parametrize('torch', ['2.1', 'newest', ''])
 def test_a_release_is_asked_for(torch):
     done = subprocess.run([sys.executable, TOOL, '--torch', torch], capture_output=True, text=True)
