@@ -35,6 +35,7 @@ sys.exit(f'no CUDA kernel: {missing}' if missing or not ops else 0)
 
 def kernels(log):
     """Yield (description, registers, bytes spilled) of every kernel that ptxas reports."""
+    rules = '|'.join(re.findall(r'struct (\w+)Op \{', (ROOT / 'csrc' / 'cuda' / 'plan.h').read_text()))
     pattern = r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers"
     for name, stored, loaded, registers in re.findall(pattern, log, re.DOTALL):
         spilled = int(stored) + int(loaded)
@@ -42,7 +43,7 @@ def kernels(log):
         if channels:
             yield f'instance norm {channels.group(1)}', int(registers), spilled
             continue
-        op = 'gated lip' if 'GatedLip' in name or 'GatesI' in name else re.search(r'\d(Lip|Lan|Polynomial)[IE]', name).group(1).lower()
+        op = 'gated lip' if 'GatedLip' in name or 'GatesI' in name else re.search(rf'\d({rules})[IE]', name).group(1).lower()
         lanes = re.search(r'Along(Channels|Columns)', name)
         kernel = re.search(r'(Forward|Backward|Measure|Gather)', name).group().lower()
         size = re.search(r'Li([23])ENS', name)
