@@ -25,6 +25,8 @@ IS_RELEASE = -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in "$(R
 PYTHON ?= $(shell for python in python3 $(RELEASES:%=python%) $(wildcard $(RELEASES:%=$(PYENV_ROOT)/versions/%.*/bin/python)); do \
   $$python $(IS_RELEASE) && echo $$python && break; done)
 RUN := $(VENV)/bin/python
+# One thread a process: as many processes as there are cores, four at most, for each holds torch and three codebases.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find csrc -type f 2>/dev/null)
 
 .DELETE_ON_ERROR:
@@ -71,13 +73,13 @@ demo-pyramid: env  ## the pyramid beside a plain head
 	$(RUN) tools/demo/demo_pyramid.py
 
 test: env  ## run every test but the slow ones
-	$(RUN) -m pytest
+	$(PYTEST)
 
 test-slow: env  ## run the slow tests: every network through torch.compile and the newer ONNX exporter, a study that is killed
-	$(RUN) -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-fast: env  ## run the tests of the files that differ from main (or from BASE=...)
-	$(RUN) -m pytest $$($(RUN) tools/misc/changed_tests.py $(or $(BASE),main))
+	$(PYTEST) $$($(RUN) tools/misc/changed_tests.py $(or $(BASE),main))
 
 test-ops:  ## run the tests of the ops alone with PYTHON=python3.10 TORCH=2.1.2, in an environment of their own
 	python3 tools/misc/ops_matrix.py --python $(PYTHON) --torch $(TORCH) $(if $(QUICK),--quick)

@@ -171,14 +171,25 @@ def logged(folder, pattern):
     return last
 
 
-def shift_consistency(config, checkpoint, shifts, folder):
-    """Return the percentage of pixels that keep their class when the image moves, as ``shift_<pixels>``: tools/analysis_tools/measure_shift.py."""
-    tool, out = ROOT / 'tools' / 'analysis_tools' / 'measure_shift.py', folder / 'shifts.json'
-    command = [sys.executable, tool, config, checkpoint, '--out', out, '--shifts', *map(str, shifts)]
+def measured(tool, config, checkpoint, folder, *options):
+    """Return what a tool of tools/analysis_tools measures on a checkpoint."""
+    path, out = ROOT / 'tools' / 'analysis_tools' / f'{tool}.py', folder / f'{tool}.json'
+    command = [sys.executable, path, config, checkpoint, '--out', out, *map(str, options)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {'OMP_NUM_THREADS': '1'}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise RuntimeError(f'{done.stdout}\nmeasure_shift failed for {checkpoint}')
-    return {f'shift_{shift}': 100 * share for shift, share in json.loads(out.read_text()).items()}
+        raise RuntimeError(f'{done.stdout}\n{tool} failed for {checkpoint}')
+    return json.loads(out.read_text())
+
+
+def shift_consistency(*of_run, shifts):
+    """Return the percentage of pixels that keep their class when the image moves, as ``shift_<pixels>``."""
+    return {f'shift_{shift}': 100 * share for shift, share in measured('measure_shift', *of_run, '--shifts', *shifts).items()}
+
+
+def receptive_fields(*of_run, num_images):
+    """Return radius (pixels) and shares on objects (percent) of effective receptive fields."""
+    means = measured('measure_receptive_field', *of_run, '--num-images', num_images)
+    return dict(field_radius=means['radius'], field_inside=100 * means['inside'], field_beside=100 * means['beside'])
 
 
 def carry_out(run, claim, bar):
@@ -205,8 +216,11 @@ def carry_out(run, claim, bar):
     arguments = (claim['codebase'], 'test', trained / 'config.py', checkpoint, '--work-dir', tested)
     demo.run(f'test  {title}', tested / 'test.log', *arguments, **how)
     metrics = json.loads(max(tested.glob('*/*.json')).read_text())
+    of_run = trained / 'config.py', checkpoint, tested
     if 'shifts' in claim:
-        metrics |= shift_consistency(trained / 'config.py', checkpoint, claim['shifts'], tested)
+        metrics |= shift_consistency(*of_run, shifts=claim['shifts'])
+    if 'fields' in claim:
+        metrics |= receptive_fields(*of_run, num_images=claim['fields'])
     shutil.rmtree(tested)
     record = dict(
         claim=run.claim,

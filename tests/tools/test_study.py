@@ -216,8 +216,12 @@ def test_one_or_two_seeds_make_no_sentence():
 
 
 def test_fractions_of_mmdet_become_points():
-    runs = records(dict(b=[0.5, 0.5], x=[0.52, 0.53]))
-    assert write_study.compare(CLAIM | dict(codebase='mmdet'), runs, 'x', 'm').differences == pytest.approx([2, 3])
+    runs = {
+        arm: {seed: dict(metrics={'coco/m': value, 'field_radius': value}) for seed, value in enumerate(values)}
+        for arm, values in (('b', [0.5, 0.5]), ('x', [0.52, 0.53]))
+    }
+    assert write_study.compare(CLAIM, runs, 'x', 'coco/m').differences == pytest.approx([2, 3])
+    assert write_study.compare(CLAIM, runs, 'x', 'field_radius').differences == pytest.approx([0.02, 0.03])  # pixels
 
 
 def test_committed_page_is_what_the_committed_runs_make(tmp_path):

@@ -42,6 +42,10 @@ figures.
 """
 
 
+FIELDS = """Effective receptive fields (the LIP paper's Fig. 5; `measure_receptive_field.py`): radius around an object's middle that holds half of the
+middle's field, share of that field in the object's box, and share of a field beside the object that lies in boxes of objects"""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Values of an arm and its baseline by seed, in points."""
@@ -70,7 +74,7 @@ def load_runs(folder):
 
 def compare(claim, runs, arm, key):
     """Compare an arm with its baseline by one metric; the baseline of a claim has no differences."""
-    scale = 100 if claim['codebase'] == 'mmdet' else 1  # mmdet logs fractions, mmseg percent
+    scale = 100 if key.startswith('coco/') else 1  # fractions; all else is in percent or pixels
     own = {seed: scale * record['metrics'][key] for seed, record in sorted(runs[arm].items())}
     name = claim['arms'][arm].get('baseline', claim['baseline'])
     other = {seed: scale * record['metrics'][key] for seed, record in runs.get(name, {}).items()} if name != arm else {}
@@ -123,6 +127,16 @@ def sentence(claim, runs, arm, metric):
     if high < 0:
         return f'**{arm}** loses {-high:.1f} to {-low:.1f} points of {metric} against {baseline} ({seeds} seeds).'
     return f'**{arm}** and {baseline} cannot be told apart by {metric}: {low:+.1f} to {high:+.1f} points ({seeds} seeds).'
+
+
+def moved(claim):
+    """Columns of the table of shifts."""
+    return {f'by {shift}': f'shift_{shift}' for shift in claim.get('shifts', ())}
+
+
+def fields(claim):
+    """Columns of the table of effective receptive fields."""
+    return {'radius, pixels': 'field_radius', 'inside, %': 'field_inside', 'beside, %': 'field_beside'} if 'fields' in claim else {}
 
 
 def logged(claim, runs):
@@ -185,14 +199,13 @@ def write(study, folder, page):
             picture = page.parent / f'{name}.png'
             draw(claim, have, [arm for arm in core if arm != claim['baseline']], picture)
             parts.append(f'![{claim["title"]}: differences by seed, and intervals]({picture.name})\n')
-        moved = {f'by {shift}': f'shift_{shift}' for shift in claim.get('shifts', ())}
-        measured = [arm for arm in core if all(set(moved.values()) <= record['metrics'].keys() for record in have[arm].values())]
-        if moved and claim['baseline'] in measured:
-            parts.append(
-                'Percentage of pixels that keep their class when the image moves by 1 to 8 pixels:\n\n'
-                + table(claim | dict(metrics=moved), have, measured)
-                + '\n'
-            )
+        for title, metrics in (
+            ('Percentage of pixels that keep their class when the image moves by 1 to 8 pixels', moved(claim)),
+            (FIELDS, fields(claim)),
+        ):
+            measured = [arm for arm in core if all(set(metrics.values()) <= record['metrics'].keys() for record in have[arm].values())]
+            if metrics and claim['baseline'] in measured:
+                parts.append(f'{title}:\n\n{table(claim | dict(metrics=metrics), have, measured)}\n')
         if text := logged(claim, have):
             parts.append(text + '\n')
         if controls:
