@@ -10,6 +10,7 @@ a seed's figure does not depend on interruptions. Trainings and checkpoints are 
 """
 
 import argparse
+import copy
 import fcntl
 import hashlib
 import importlib.metadata
@@ -55,14 +56,14 @@ class Run:
     claim: str
     arm: str
     seed: int
-    config: str  # resolved, as JSON: mmengine cannot read configs in several threads
+    config: dict  # resolved: mmengine cannot read configs in several threads
     record: Path  # the JSON file
     work_dir: Path
 
     @property
     def digest(self):
         """Digest of the config: a run whose definition changed is no result."""
-        return hashlib.sha256(self.config.encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def slug(name):
@@ -87,6 +88,15 @@ def load_study(path):
     return claims
 
 
+def relocated(value, folder):
+    """Return a config's value with ``folder`` in the place of the demos' data."""
+    if isinstance(value, dict):
+        return {key: relocated(item, folder) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):  # mmcv's Resize takes tuples alone
+        return type(value)(relocated(item, folder) for item in value)
+    return value.replace('data/shapes/', folder) if isinstance(value, str) else value
+
+
 def resolve(claim, arm):
     """Return the config of an arm: the claim's config, the claim's changes, the arm's, each as a file that inherits the one before."""
     with tempfile.TemporaryDirectory() as folder:
@@ -96,8 +106,7 @@ def resolve(claim, arm):
             path.write_text(f'_base_ = {str(base)!r}\n' + ''.join(f'{key} = {value!r}\n' for key, value in changes.items()))
             base = path
         cfg = Config.fromfile(base)
-    text = json.dumps(cfg.to_dict(), sort_keys=True).replace('data/shapes/', f'data/study/{claim["data"]}/')
-    return Config(json.loads(text))
+    return Config(relocated(cfg.to_dict(), f'data/study/{claim["data"]}/'))
 
 
 def plan(claims, wanted_claims, patterns, seeds):
@@ -108,7 +117,7 @@ def plan(claims, wanted_claims, patterns, seeds):
         for arm in claim['arms']:
             if patterns and not any(fnmatchcase(arm, pattern) for pattern in patterns):
                 continue
-            config = json.dumps(resolve(claim, arm).to_dict(), sort_keys=True)
+            config = resolve(claim, arm).to_dict()
             for seed in range(min(seeds or 10**6, claim['arms'][arm].get('seeds', claim['seeds']))):
                 stem = f'{slug(arm)}-{seed}'
                 runs.append(Run(name, arm, seed, config, RUNS / name / f'{stem}.json', WORK_DIR / name / stem))
@@ -198,7 +207,7 @@ def carry_out(run, claim, bar):
     trained = run.work_dir / f'trained-{run.digest}'
     for left in run.work_dir.glob('unfinished-*'):
         shutil.rmtree(left)
-    cfg = Config(json.loads(run.config))
+    cfg = Config(copy.deepcopy(run.config))
     cfg.randomness = dict(seed=run.seed)
     how = dict(bar=bar, threads=1)
     title = f'{run.claim}: {run.arm}, seed {run.seed}'

@@ -16,7 +16,7 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 import study
 import write_study
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 import mmpool_ext  # noqa: F401 registers what the arms are made of
 
@@ -37,6 +37,18 @@ def test_every_arm_is_a_network_of_its_own_or_trains_otherwise(claim, arm):
     with DefaultScope.overwrite_default_scope(CLAIMS[claim]['codebase']):
         __import__(CLAIMS[claim]['codebase'])
         MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('name', CLAIMS)
+def test_every_claim_reads_its_data(name, tmp_path):
+    """Resolved configs keep the types that pipelines ask for, on their way through a file as well."""
+    make_shapes(tmp_path, num_train=1, num_val=1)
+    claim = CLAIMS[name]
+    text = study.resolve(claim, claim['baseline']).dump().replace(f'data/study/{claim["data"]}/', f'{tmp_path}/')
+    cfg = study.Config.fromstring(text, '.py')
+    with DefaultScope.overwrite_default_scope(claim['codebase']):
+        for loader in (cfg.train_dataloader, cfg.test_dataloader):
+            assert DATASETS.build(loader.dataset)[0]['inputs'].shape == (3, 160, 160)
 
 
 def test_arms_of_the_core_claims_have_five_seeds():
@@ -62,7 +74,7 @@ def test_a_study_that_contradicts_itself_is_an_error(tmp_path, text, message):
 
 def test_a_run_of_another_definition_is_no_result(tmp_path):
     record = tmp_path / 'x-0.json'
-    run = study.Run('ppool', 'x', 0, 'new', record, tmp_path)
+    run = study.Run('ppool', 'x', 0, dict(new=1), record, tmp_path)
     assert not study.finished(run)
     record.write_text(json.dumps(dict(digest='old')))
     with pytest.raises(ValueError, match=rf"was made with another config of 'x' \(old, now {run.digest}\); remove it"):
@@ -78,7 +90,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
         run.record.write_text(json.dumps(dict(digest=run.digest)))
 
     monkeypatch.setattr(study, 'carry_out', carry_out)
-    runs = [study.Run('a', 'x', seed, '', tmp_path / f'x-{seed}.json', tmp_path) for seed in range(3)]
+    runs = [study.Run('a', 'x', seed, {}, tmp_path / f'x-{seed}.json', tmp_path) for seed in range(3)]
     assert study.carry_out_all(dict(a={}), runs, 1) == ['no space']
     assert [study.finished(run) for run in runs] == [False, True, True]
 
