@@ -236,6 +236,19 @@ def test_fractions_of_mmdet_become_points():
     assert write_study.compare(CLAIM, runs, 'x', 'field_radius').differences == pytest.approx([0.02, 0.03])  # pixels
 
 
+def test_levels_are_rows_and_groups_of_pixels_columns():
+    values = {'share_level1': 75, 'share_level2': 25, 'mIoU_level1': 50, 'mIoU_level2': 40, 'mIoU': 60}
+    values |= {f'mIoU_level{by}_on{on}': 10 * by + on for by in (1, 2) for on in (1, 2)}
+    seeds = {seed: dict(metrics={f'pyramid/{key}': value + seed for key, value in values.items()} | dict(mIoU=seed)) for seed in range(3)}
+    assert write_study.levels(seeds).splitlines() == [
+        '| predicted by | on pixels of level 1 | on pixels of level 2 | alone |',
+        '|---|---|---|---|',
+        '| level 1 | 12.0 ± 1.0 | 13.0 ± 1.0 | 51.0 ± 1.0 |',
+        '| level 2 | 22.0 ± 1.0 | 23.0 ± 1.0 | 41.0 ± 1.0 |',
+        '| share of pixels, % | 76.0 ± 1.0 | 26.0 ± 1.0 | |',
+    ]
+
+
 def test_committed_page_is_what_the_committed_runs_make(tmp_path):
     write_study.write(study.STUDY, study.RUNS, tmp_path / 'index.md')
     assert (tmp_path / 'index.md').read_text() == write_study.PAGE.read_text()

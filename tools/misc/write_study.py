@@ -7,6 +7,7 @@ A difference is paired: of two runs with the same seed, which have the same data
 
 import argparse
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,6 @@ figures.
 - "±" is the standard deviation over seeds. A difference is paired by seed, in points, with Student's 95% interval. Each interval stands for one
   comparison: of twenty that differ in nothing, one excludes 0.
 """
-
-
-FIELDS = """Effective receptive fields (the LIP paper's Fig. 5; `measure_receptive_field.py`): radius around an object's middle that holds half of the
-middle's field, share of that field in the object's box, and share of a field beside the object that lies in boxes of objects"""
 
 
 @dataclass(frozen=True)
@@ -129,14 +126,17 @@ def sentence(claim, runs, arm, metric):
     return f'**{arm}** and {baseline} cannot be told apart by {metric}: {low:+.1f} to {high:+.1f} points ({seeds} seeds).'
 
 
-def moved(claim):
-    """Columns of the table of shifts."""
-    return {f'by {shift}': f'shift_{shift}' for shift in claim.get('shifts', ())}
-
-
-def fields(claim):
-    """Columns of the table of effective receptive fields."""
-    return {'radius, pixels': 'field_radius', 'inside, %': 'field_inside', 'beside, %': 'field_beside'} if 'fields' in claim else {}
+def levels(of_seed):
+    """Return Table 2c of a pyramid: a row each level that predicts, a column each group of pixels by the fuser's level, 1 the coarsest."""
+    metrics = [{key.removeprefix('pyramid/mIoU_'): value for key, value in record['metrics'].items()} for record in of_seed.values()]
+    numbers = range(1, 1 + sum(re.fullmatch(r'level\d+', key) is not None for key in metrics[0]))
+    column = lambda key: cell(np.array([row[key] for row in metrics]))  # noqa: E731
+    shares = [column(f'pyramid/share_level{number}') for number in numbers]
+    lines = ['| predicted by | ' + ' | '.join(f'on pixels of level {on}' for on in numbers) + ' | alone |', '|---' * (len(numbers) + 2) + '|']
+    for by in numbers:
+        cells = [column(key) for key in (*(f'level{by}_on{on}' for on in numbers), f'level{by}')]
+        lines.append(f'| level {by} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join([*lines, '| share of pixels, % | ' + ' | '.join(shares) + ' | |'])
 
 
 def logged(claim, runs):
@@ -180,8 +180,8 @@ def write(study, folder, page):
     for name, claim in claims.items():
         have = runs.get(name, {})
         arms = [arm for arm in claim['arms'] if arm in have]
-        core = [arm for arm in arms if not (claim['arms'][arm].get('known') or claim['arms'][arm].get('rate'))]
-        controls = [arm for arm in arms if arm not in core]
+        core = [arm for arm in arms if not {'known', 'rate', 'levels'} & claim['arms'][arm].keys()]
+        controls = [arm for arm in arms if {'known', 'rate'} & claim['arms'][arm].keys()]
         parts.append(f'\n## {claim["title"]}\n\n{claim["question"]} Data: `{claim["data"]}`. Config: `{claim["config"]}`.\n')
         planned = {arm: settings.get('seeds', claim['seeds']) for arm, settings in claim['arms'].items()}
         done = sum(min(len(have.get(arm, {})), count) for arm, count in planned.items())
@@ -199,13 +199,14 @@ def write(study, folder, page):
             picture = page.parent / f'{name}.png'
             draw(claim, have, [arm for arm in core if arm != claim['baseline']], picture)
             parts.append(f'![{claim["title"]}: differences by seed, and intervals]({picture.name})\n')
-        for title, metrics in (
-            ('Percentage of pixels that keep their class when the image moves by 1 to 8 pixels', moved(claim)),
-            (FIELDS, fields(claim)),
-        ):
+        for title, metrics in claim.get('tables', {}).items():
             measured = [arm for arm in core if all(set(metrics.values()) <= record['metrics'].keys() for record in have[arm].values())]
-            if metrics and claim['baseline'] in measured:
+            if claim['baseline'] in measured:
                 parts.append(f'{title}:\n\n{table(claim | dict(metrics=metrics), have, measured)}\n')
+        for arm in (arm for arm in arms if claim['arms'][arm].get('levels')):
+            parts.append(
+                f'{arm}, mIoU in {len(have[arm])} seeds of each level on the pixels that the fuser gives to each level:\n\n{levels(have[arm])}\n'
+            )
         if text := logged(claim, have):
             parts.append(text + '\n')
         if controls:
