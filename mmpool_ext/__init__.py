@@ -5,6 +5,7 @@ No codebase is imported by that: what needs one is in :mod:`mmpool_ext.lazy`. Wi
 """
 
 import warnings
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 
 from . import ops
@@ -20,6 +21,16 @@ def _found(package):
         return False
 
 
+def _lacks_distribution(module, name):
+    if not _found(module):
+        return False
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return True
+    return False
+
+
 if find_spec('mmengine') is not None:
     from mmengine.config.utils import MODULE2PACKAGE
 
@@ -27,8 +38,10 @@ if find_spec('mmengine') is not None:
     from .backbones import *  # noqa: F403
     from .layers import *  # noqa: F403
 
-    # Lets ``_base_ = 'mmpool_ext::lip/...'`` find .mim/configs: mmengine looks a name that is no distribution's up as a module, which is right in
-    # editable installs, in clones and in folders on PYTHONPATH too, where it would look for the distribution's files in site-packages.
+    # mmengine looks a name that is no distribution's up as a module: ``mmseg::`` is found with the forks, which have other names.
+    MODULE2PACKAGE |= {name: name for name, package in MODULE2PACKAGE.items() if name != package and _lacks_distribution(name, package)}
+    # Lets ``_base_ = 'mmpool_ext::lip/...'`` find .mim/configs, as a module too: right in editable installs, in clones and in folders on PYTHONPATH,
+    # where mmengine would look for the distribution's files in site-packages.
     MODULE2PACKAGE['mmpool_ext'] = 'mmpool_ext.version'
     __all__ += [*backbones.__all__, *layers.__all__, *(name for name, (_, _, codebase) in lazy.LAZY.items() if _found(codebase))]
 

@@ -2,7 +2,6 @@
 default scope that a test leaves to the next one."""
 
 import functools
-from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 
 import hypothesis
@@ -17,9 +16,6 @@ if find_spec('mmengine'):  # the tests of the ops need torch alone
     # For each ``mmseg::`` mmengine reads every metafile of the codebase and reloads pkg_resources: a second each.
     utils.load = functools.cache(utils.load)
     config.is_installed = functools.cache(config.is_installed)
-    for codebase in filter(find_spec, ('mmdet', 'mmseg', 'mmpretrain')):
-        # The forks' mmengine looks for distributions of the upstream names, such as mmsegmentation: README.md, "When something goes wrong".
-        utils.MODULE2PACKAGE[codebase] = packages_distributions()[codebase][0]
 
 
 @pytest.fixture(autouse=True)

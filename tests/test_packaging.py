@@ -118,6 +118,28 @@ def test_configs_are_found_in_an_editable_install(tmp_path):
     assert Config.fromfile(tmp_path / 'config.py').model.backbone.type == 'LIPResNet'
 
 
+# Distributions of the forks have other names than mmengine knows.
+FORKS = """
+import importlib.metadata as metadata
+real = metadata.distribution
+def renamed(name):
+    if name == 'mmsegmentation':
+        raise metadata.PackageNotFoundError(name)
+    return real(name)
+metadata.distribution = renamed
+import mmpool_ext
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+print(MODULE2PACKAGE['mmseg'], Config.fromfile('config.py').model.type)
+"""
+
+
+def test_configs_of_mmseg_are_found_under_the_forks_names(tmp_path):
+    pytest.importorskip('mmseg')
+    (tmp_path / 'config.py').write_text("_base_ = 'mmseg::_base_/models/fcn_r50-d8.py'\n")
+    assert run(tmp_path, os.pathsep.join(sys.path), '-c', FORKS).split() == ['mmseg', 'EncoderDecoder']
+
+
 def one_step(package, folder):
     """Make data in ``folder``; give the arguments of mmdet's script that train the small detector's shipped config for one iteration."""
     make_shapes = pytest.importorskip('make_shapes')

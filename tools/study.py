@@ -37,6 +37,8 @@ from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+import mmpool_ext  # noqa: E402, F401 tells mmengine where configs are
+
 sys.path.insert(0, str(Path(__file__).parent / 'demo'))
 import demo  # noqa: E402
 from make_shapes import make_shapes  # noqa: E402

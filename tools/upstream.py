@@ -12,7 +12,6 @@ import argparse
 import os
 import runpy
 import sys
-from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,11 +43,8 @@ def main():
         path = script_path(args.codebase, args.script)
     except ValueError as error:
         parser.error(str(error))
-    from mmengine.config.utils import MODULE2PACKAGE
+    import mmpool_ext  # noqa: F401 tells mmengine where its configs are, and those of the forks
 
-    import mmpool_ext  # noqa: F401 tells mmengine where its configs are
-
-    MODULE2PACKAGE[args.codebase] = packages_distributions()[args.codebase][0]
     os.environ.setdefault('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     sys.argv = [str(path), *args.arguments]
     sys.path[0] = str(path.parent)

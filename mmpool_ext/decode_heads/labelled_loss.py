@@ -91,7 +91,9 @@ def labelled_loss(criterion: nn.Module, logits: Tensor, target: Tensor, ignore_i
         value = criterion(picked, label, weight=factors, ignore_index=ignore_index)
     else:
         factors = None if factors is None else factors[None, :, None]
-        value = criterion(_as_map(picked), label[None, :, None], weight=factors, ignore_index=ignore_index)
+        # onedl's mmseg fails at the sum of the weights that a mean is divided by, where avg_non_ignore is set
+        total = picked.new_tensor(criterion.class_weight)[label].sum() if criterion.reduction == 'mean' else None
+        value = criterion(_as_map(picked), label[None, :, None], weight=factors, avg_factor=total, ignore_index=ignore_index)
     if criterion.reduction != 'none':
         return value
     value = value.reshape(len(label), -1)

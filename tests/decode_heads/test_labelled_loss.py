@@ -98,7 +98,9 @@ def test_without_ignored_pixels_it_is_mmsegs(loss):
     cfg, channels = LOSSES[loss]
     criterion, logits, label = MODELS.build(dict(cfg, _scope_='mmseg')), logits_of(channels), label_of('usual', max(channels, 2))
     label[label == VOID] = 0
-    torch.testing.assert_close(labelled_loss(criterion, logits, label, VOID), criterion(logits, label, ignore_index=VOID))
+    # avg_non_ignore makes no difference then, and the forks' mmseg fails at it beside class weights.
+    theirs = MODELS.build(dict(cfg, _scope_='mmseg') | ({'avg_non_ignore': False} if 'avg_non_ignore' in cfg else {}))
+    torch.testing.assert_close(labelled_loss(criterion, logits, label, VOID), theirs(logits, label, ignore_index=VOID))
 
 
 def test_values_by_hand():

@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+import mmpool_ext  # noqa: F401 tells mmengine where configs are
+
 
 def crops(image, shift, size, axis):
     """Cut two squares of ``size`` pixels out of ``(H, W, 3)``, the second moved along an axis (0: down, 1: right)."""
