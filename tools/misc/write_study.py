@@ -204,8 +204,9 @@ def write(study, folder, page):
             if claim['baseline'] in measured:
                 parts.append(f'{title}:\n\n{table(claim | dict(metrics=metrics), have, measured)}\n')
         for arm in (arm for arm in arms if claim['arms'][arm].get('levels')):
+            fused = cell(np.array([record['metrics']['pyramid/mIoU'] for record in have[arm].values()]))
             parts.append(
-                f'{arm}, mIoU in {len(have[arm])} seeds of each level on the pixels that the fuser gives to each level:\n\n{levels(have[arm])}\n'
+                f'{arm}, {len(have[arm])} seeds: mIoU of each level on the pixels that the fuser gives to each level; fused, {fused}:\n\n{levels(have[arm])}\n'
             )
         if text := logged(claim, have):
             parts.append(text + '\n')
