@@ -205,9 +205,7 @@ def write(study, folder, page):
                 parts.append(f'{title}:\n\n{table(claim | dict(metrics=metrics), have, measured)}\n')
         for arm in (arm for arm in arms if claim['arms'][arm].get('levels')):
             fused = cell(np.array([record['metrics']['pyramid/mIoU'] for record in have[arm].values()]))
-            parts.append(
-                f'{arm}, {len(have[arm])} seeds: mIoU of each level on the pixels that the fuser gives to each level; fused, {fused}:\n\n{levels(have[arm])}\n'
-            )
+            parts.append(f'{arm}: mIoU of each level on the pixels that the fuser gives to each level; fused, {fused}.\n\n{levels(have[arm])}\n')
         if text := logged(claim, have):
             parts.append(text + '\n')
         if controls:
