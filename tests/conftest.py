@@ -1,4 +1,4 @@
-"""Hypothesis without a deadline (timing on a shared machine says nothing); configs that resolve on both stacks, in a tenth of the time; and no
+"""Hypothesis without a deadline (timing on a shared machine says nothing); configs that resolve in a tenth of the time; and no
 default scope that a test leaves to the next one."""
 
 import functools

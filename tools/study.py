@@ -10,7 +10,6 @@ a seed's figure does not depend on interruptions. Trainings and checkpoints are 
 """
 
 import argparse
-import copy
 import fcntl
 import hashlib
 import importlib.metadata
@@ -209,7 +208,7 @@ def carry_out(run, claim, bar):
     trained = run.work_dir / f'trained-{run.digest}'
     for left in run.work_dir.glob('unfinished-*'):
         shutil.rmtree(left)
-    cfg = Config(copy.deepcopy(run.config))
+    cfg = Config(run.config)
     cfg.randomness = dict(seed=run.seed)
     how = dict(bar=bar, threads=1)
     title = f'{run.claim}: {run.arm}, seed {run.seed}'

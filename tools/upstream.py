@@ -4,8 +4,8 @@
     python tools/upstream.py mmseg test CONFIG CHECKPOINT --help
 
 All arguments after the script's name are passed to it; ``torchrun`` works too. Two problems are avoided: torch >= 2.6 refuses the checkpoints that
-mmengine <= 0.10.7 writes (TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set), and the onedl forks do not find ``_base_ = 'mmseg::...'`` (mmengine is told
-which distribution the codebase came in). ``_base_ = 'mmpool_ext::...'`` is found, too.
+mmengine <= 0.10.7 writes (TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set), and the onedl forks do not find ``_base_ = 'mmseg::...'`` (mmpool_ext
+is imported first, which mends that). ``_base_ = 'mmpool_ext::...'`` is found, too.
 """
 
 import argparse
