@@ -7,6 +7,7 @@ Environment:
     MAX_JOBS               compilers that run at once; default: the number of cores
 """
 
+import importlib.util
 import os
 import re
 import shlex
@@ -31,9 +32,15 @@ def restore_links():
             shutil.copytree(target, link) if target.is_dir() else shutil.copy(target, link)
 
 
-def toolkit():
-    """Ask nvcc for its toolkit's folder: the nvcc on PATH may be a script far from it, which torch would take for the toolkit's own."""
+def toolkit(cuda):
+    """Ask nvcc for its toolkit's folder: the nvcc on PATH may be a script far from it, which torch would take for the toolkit's own.
+
+    Where none is on PATH: the nvcc that pip installs beside torch's own libraries, of the same major release.
+    """
     nvcc = shutil.which('nvcc')
+    packages = importlib.util.find_spec('nvidia') if cuda else None
+    for folder in packages.submodule_search_locations if packages else ():
+        nvcc = nvcc or shutil.which('nvcc', path=os.path.join(folder, f'cu{release(cuda)[0]}', 'bin'))
     said = subprocess.run([nvcc, '--dryrun', '-x', 'cu', '-E', os.devnull], capture_output=True, text=True).stderr if nvcc else ''
     top = re.search(r'^#\$ TOP=(.+)$', said, re.MULTILINE)
     return os.path.realpath(top.group(1)) if top else None
@@ -44,6 +51,12 @@ def release(version):
     return tuple(map(int, re.findall(r'\d+', version)[:2]))
 
 
+def ways_to_nvcc(cuda):
+    """Say how to get the nvcc of a CUDA release. pip has it from CUDA 13 on; its packages of CUDA 12 hold the assembler alone."""
+    of_pip = f"pip install 'cuda-toolkit[nvcc,nvvm,crt,cccl]=={cuda}.*', or " if release(cuda) >= (13, 0) else ''
+    return f'{of_pip}install the CUDA toolkit {cuda} and set CUDA_HOME'
+
+
 def takes_openmp(compiler):
     """Whether the compiler compiles and links with -fopenmp; Apple's clang does not."""
     command = [*compiler, '-fopenmp', '-x', 'c++', '-', '-o', os.devnull]
@@ -52,10 +65,11 @@ def takes_openmp(compiler):
 
 def extension():
     """Describe mmpool_ext._C: CPU kernels always, CUDA kernels where they can be compiled and used."""
-    if not os.environ.get('CUDA_HOME') and not os.environ.get('CUDA_PATH') and (home := toolkit()):
-        os.environ['CUDA_HOME'] = home
     try:
         import torch
+
+        if not os.environ.get('CUDA_HOME') and not os.environ.get('CUDA_PATH') and (home := toolkit(torch.version.cuda)):
+            os.environ['CUDA_HOME'] = home
         from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
     except ImportError as error:
         sys.exit(f'mmpool_ext: building the ops needs torch ({error}): install torch first and use --no-build-isolation, {WAY_OUT}')
@@ -69,11 +83,11 @@ def extension():
     if forced and torch.version.cuda is None:
         sys.exit(f'mmpool_ext: FORCE_CUDA=1 needs a CUDA build of torch, but torch {torch.__version__} has none: install one, or unset FORCE_CUDA')
     if forced and nvcc is None:
-        sys.exit('mmpool_ext: FORCE_CUDA=1 needs nvcc, but none was found: install the CUDA toolkit and set CUDA_HOME, or unset FORCE_CUDA')
+        sys.exit(f'mmpool_ext: FORCE_CUDA=1 needs nvcc, but none was found: {ways_to_nvcc(torch.version.cuda)}, or unset FORCE_CUDA')
     cuda = forced or (torch.version.cuda is not None and nvcc is not None and torch.cuda.is_available())
 
     if not cuda and nvcc is None and torch.version.cuda is not None and torch.cuda.is_available():
-        print('mmpool_ext: no nvcc, so the CUDA kernels are left out; install the CUDA toolkit, set CUDA_HOME and build again', file=sys.stderr)
+        print(f'mmpool_ext: no nvcc, so the CUDA kernels are left out: {ways_to_nvcc(torch.version.cuda)}, and build again', file=sys.stderr)
     openmp = ['-fopenmp'] if takes_openmp(compiler) else []
     if not openmp:
         print(f'mmpool_ext: {compiler[0]!r} refuses -fopenmp, so the CPU kernels run on one core; set CXX to g++ for all cores', file=sys.stderr)
@@ -94,6 +108,11 @@ def extension():
         extra_compile_args={'cxx': [*optimise, *openmp, '-fno-trapping-math'], 'nvcc': [*device, '--expt-relaxed-constexpr']},
         extra_link_args=openmp,
     )
+    runtimes = list(Path(CUDA_HOME, 'lib').glob('libcudart.so*')) if cuda else []
+    if runtimes and all(path.suffix != '.so' for path in runtimes):
+        # pip's toolkit has no libcudart.so for the linker, only the library that torch loads, libcudart.so.13
+        module.libraries.remove('cudart')
+        module.extra_link_args = [*openmp, *map(str, runtimes)]
     local = {'options': {'egg_info': {'tag_build': f'+cu{torch.version.cuda.replace(".", "")}'}}} if forced else {}
     return {'ext_modules': [module], 'cmdclass': {'build_ext': BuildExtension}, **local}
 

@@ -60,7 +60,7 @@ def compiled_ops():
     by_device = {device: sorted(op for op, built_for in kernels if built_for == device) for _, device in sorted(kernels)}
     said = '; '.join(f'{device}: {", ".join(ops)}' for device, ops in by_device.items()) or 'not built (the plain-PyTorch forms are used)'
     if torch.cuda.is_available() and 'cuda' not in by_device:
-        said += f'; cuda: not built, so GPUs run the plain-PyTorch forms: install the CUDA toolkit (nvcc), then {_extension.BUILD}'
+        said += f'; cuda: not built, so GPUs run the plain-PyTorch forms: {_extension.BUILD} compiles them, or says how to get nvcc'
     return said
 
 

@@ -130,11 +130,40 @@ def test_what_is_too_old_stops_with_one_line(before, message):
     assert line == f'mmpool_ext: {message}'
 
 
-def test_gpu_without_nvcc_is_told():
-    before = 'import torch; torch.version.cuda = "13.0"; torch.cuda.is_available = lambda: True; '
+@pytest.mark.parametrize(
+    ('cuda', 'way'),
+    [
+        ('13.0', "pip install 'cuda-toolkit[nvcc,nvvm,crt,cccl]==13.0.*', or install the CUDA toolkit 13.0 and set CUDA_HOME, and build again"),
+        ('12.8', 'install the CUDA toolkit 12.8 and set CUDA_HOME, and build again'),
+    ],
+)
+def test_gpu_without_nvcc_is_told(cuda, way):
+    before = f'import torch; torch.version.cuda = "{cuda}"; torch.cuda.is_available = lambda: True; '
     result = setup(before=before, CUDA_HOME='/nowhere')
     assert 'csrc/cpu/lip_pool.cpp' in result.stdout
-    assert 'mmpool_ext: no nvcc, so the CUDA kernels are left out; install the CUDA toolkit' in result.stderr
+    (line,) = said(result)
+    assert line == f'mmpool_ext: no nvcc, so the CUDA kernels are left out: {way}'
+
+
+def test_the_nvcc_of_pip_is_found(tmp_path):
+    """pip puts nvcc beside torch's libraries, with a runtime that a linker does not find by its name."""
+    toolkit = tmp_path / 'nvidia' / 'cu13'
+    for folder in ('bin', 'lib'):
+        (toolkit / folder).mkdir(parents=True)
+    nvcc, runtime = toolkit / 'bin' / 'nvcc', toolkit / 'lib' / 'libcudart.so.13'
+    nvcc.write_text(f'#!/bin/sh\necho "#\\$ TOP={toolkit}" >&2\n')
+    nvcc.chmod(0o755)
+    runtime.touch()
+    environment = {'PATH': '/usr/bin:/bin', 'PYTHONPATH': str(tmp_path)}
+    before = 'import torch; torch.version.cuda = "13.0"; torch.cuda.is_available = lambda: True; '
+    show = SHOW.replace('module.sources', '(module.libraries, module.extra_link_args)')
+    result = subprocess.run([sys.executable, '-c', before + show], cwd=ROOT, env=environment, capture_output=True, text=True)
+    (libraries, link) = ast.literal_eval(result.stdout)[0]
+    assert 'torch_cuda' in libraries
+    assert 'cudart' not in libraries
+    assert str(runtime) in link
+    ask = 'import runpy, setuptools; setuptools.setup = lambda **arguments: 0; print(runpy.run_path("setup.py")["toolkit"]("12.8"))'
+    assert subprocess.run([sys.executable, '-c', ask], cwd=ROOT, env=environment, capture_output=True, text=True).stdout == 'None\n'
 
 
 def test_compiler_that_refuses_openmp_builds_serially(tmp_path):
