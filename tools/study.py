@@ -181,6 +181,12 @@ def logged(folder, pattern):
     return last
 
 
+def curve(folder, name):
+    """Return ``[iteration, value]`` of everything that a training logged under a name."""
+    rows = [json.loads(line) for path in sorted(folder.glob('*/vis_data/scalars.json')) for line in path.read_text().splitlines()]
+    return [[row['step'], round(row[name], 6)] for row in rows if name in row]
+
+
 def measured(tool, config, checkpoint, folder, *options):
     """Return what a tool of tools/analysis_tools measures on a checkpoint."""
     path, out = ROOT / 'tools' / 'analysis_tools' / f'{tool}.py', folder / f'{tool}.json'
@@ -239,10 +245,12 @@ def carry_out(run, claim, bar):
         digest=run.digest,
         metrics={key: round(value, 6) for key, value in sorted(metrics.items()) if key not in ('time', 'data_time')},
         logged={key: round(value, 6) for key, value in sorted(logged(trained, claim.get('log', '\0')).items())},
+        **(dict(curve=curve(trained, claim['curves']['of'])) if run.arm in claim.get('curves', {}).get('arms', ()) else {}),
         seconds=round(float((trained / 'seconds').read_text()) + time.monotonic() - begin, 1),
         **circumstances(),
     )
-    write_atomically(run.record, json.dumps(record, indent=1) + '\n')
+    points = re.compile(r'\[\s+(\d+),\s+(\S+)\s+\]')  # a point of a curve to a line
+    write_atomically(run.record, points.sub(r'[\1, \2]', json.dumps(record, indent=1)) + '\n')
 
 
 def prepare(claims, runs):

@@ -30,14 +30,15 @@ class PyramidLevelMetric(BaseMetric):
 
     Args:
         ignore_index: The label of void pixels.
+        per_class: Whether to return each class's IoU too: ``IoU/{class}`` of the fused map, ``IoU_level{p}/{class}`` of level p used alone.
         kwargs: Those of mmengine's ``BaseMetric``.
     """
 
     default_prefix = 'pyramid'
 
-    def __init__(self, ignore_index: int = 255, **kwargs):
+    def __init__(self, ignore_index: int = 255, per_class: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.ignore_index = ignore_index
+        self.ignore_index, self.per_class = ignore_index, per_class
 
     def process(self, data_batch, data_samples):
         """Count one batch."""
@@ -76,7 +77,9 @@ class PyramidLevelMetric(BaseMetric):
                 metrics[f'mIoU_level{by}_on{on}'] = grouped[row, column].nanmean().item()
             cells = [metrics[f'mIoU_level{by}_on{on}'] for on in numbers]
             groups.add_row([f'level {by}', *(f'{value:.2f}' for value in [*cells, metrics[f'mIoU_level{by}']])])
-        for name, differences, value in zip(self.dataset_meta['classes'], (alone - fused).T.tolist(), fused.tolist(), strict=True):
-            classes.add_row([name, *(f'{difference:+.2f}' for difference in differences), f'{value:.2f}'])
+        for name, of_levels, value in zip(self.dataset_meta['classes'], alone.T.tolist(), fused.tolist(), strict=True):
+            classes.add_row([name, *(f'{of_level - value:+.2f}' for of_level in of_levels), f'{value:.2f}'])
+            if self.per_class:
+                metrics |= {f'IoU/{name}': value} | {f'IoU_level{by}/{name}': of_level for by, of_level in zip(numbers, of_levels, strict=True)}
         print_log(f'Level against level, mIoU (fused: {metrics["mIoU"]:.2f}):\n{groups}\n{classes}', MMLogger.get_current_instance())
         return {name: round(value, 2) for name, value in metrics.items()}

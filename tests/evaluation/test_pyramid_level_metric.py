@@ -35,23 +35,26 @@ def build(segmentor=PyramidEncoderDecoder, head=HEAD, mode='whole'):
     return model.eval()
 
 
+def iou_of_class(pairs, index):
+    """IoU of a class in percent, NaN where it does not occur."""
+    both = sum(((p == index) & (y == index)).sum() for p, y in pairs)
+    either = sum(((p == index) | (y == index)).sum() for p, y in pairs)
+    return 100 * both / either if either else np.nan
+
+
 def iou_by_loops(pairs):
     """Mean over classes that occur, in percent."""
-    values = []
-    for index in range(len(CLASSES)):
-        both = sum(((p == index) & (y == index)).sum() for p, y in pairs)
-        either = sum(((p == index) | (y == index)).sum() for p, y in pairs)
-        if either:
-            values.append(100 * both / either)
-    return np.mean(values) if values else np.nan
+    values = [iou_of_class(pairs, index) for index in range(len(CLASSES))]
+    return np.nan if np.isnan(values).all() else np.nanmean(values)
 
 
-def test_metric_equals_the_loops():
+@pytest.mark.parametrize('per_class', [False, True])
+def test_metric_equals_the_loops(per_class):
     rng = np.random.default_rng(0)
     label, fused = rng.integers(0, 3, (2, 2, 6, 7))
     label[rng.random(label.shape) < 0.1] = VOID
     levels, group = rng.integers(0, 3, (2, 3, 6, 7)), rng.integers(0, 2, (2, 6, 7))  # no pixel is left to level 3
-    metric = METRICS.build(dict(type='PyramidLevelMetric'))
+    metric = METRICS.build(dict(type='PyramidLevelMetric', per_class=per_class))
     metric.dataset_meta = dict(classes=CLASSES)
     for image in range(2):
         maps = dict(pred_sem_seg=fused[image][None], gt_sem_seg=label[image][None], pyramid_sem_seg=levels[image], pyramid_level=group[image][None])
@@ -65,6 +68,10 @@ def test_metric_equals_the_loops():
         for on in range(3):
             here = valid & (group == on)
             expected[f'mIoU_level{by + 1}_on{on + 1}'] = iou_by_loops([(levels[:, by][here], label[here])])
+    if per_class:
+        for index, name in enumerate(CLASSES):
+            for where, predicted in (('IoU', fused), *((f'IoU_level{by + 1}', levels[:, by]) for by in range(3))):
+                expected[f'{where}/{name}'] = iou_of_class([(predicted[valid], label[valid])], index)
     expected = {f'pyramid/{name}': value for name, value in expected.items()}
     assert got == pytest.approx(expected, abs=0.01, nan_ok=True)
     assert np.isnan(got['pyramid/mIoU_level1_on3'])

@@ -249,6 +249,32 @@ def test_levels_are_rows_and_groups_of_pixels_columns():
     ]
 
 
+def test_classes_are_rows_and_levels_columns():
+    seeds = {seed: {'pyramid/mIoU_level1': 0, 'pyramid/IoU/disk': 60 + seed, 'pyramid/IoU_level1/disk': 50 + 2 * seed} for seed in range(3)}
+    assert write_study.classes({seed: dict(metrics=metrics) for seed, metrics in seeds.items()}).splitlines() == [
+        '| class | level 1 minus fused | fused |',
+        '|---|---|---|',
+        '| disk | -9.0 ± 1.0 | 61.0 ± 1.0 |',
+    ]
+
+
+def test_a_curve_is_what_was_logged_under_its_name(tmp_path):
+    rows = [dict(loss=3.0, step=10), dict(lr=1, step=10), dict(loss=2.5, step=20)]
+    path = tmp_path / '20260101' / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    assert study.curve(tmp_path, 'loss') == [[10, 3.0], [20, 2.5]]
+    runs = dict(x={seed: dict(curve=[[10, 3.0 + seed], [20, 2.5]]) for seed in range(2)})
+    write_study.draw_curves(runs, 'loss', tmp_path / 'curves.png')
+    assert (tmp_path / 'curves.png').stat().st_size > 1000
+
+
+def test_curves_are_of_arms_with_five_seeds():
+    for claim in CLAIMS.values():
+        for arm in claim.get('curves', {}).get('arms', ()):
+            assert claim['arms'][arm].get('seeds', claim['seeds']) == 5
+
+
 def test_committed_page_is_what_the_committed_runs_make(tmp_path):
     write_study.write(study.STUDY, study.RUNS, tmp_path / 'index.md')
     assert (tmp_path / 'index.md').read_text() == write_study.PAGE.read_text()

@@ -173,6 +173,32 @@ def draw(claim, runs, arms, path):
     plt.close(figure)
 
 
+def draw_curves(runs, name, path):
+    """Draw what trainings logged over their iterations, each arm's mean over its seeds and, as a band, their range."""
+    figure, axes = plt.subplots(figsize=(7, 3.6), layout='constrained')
+    for arm, of_seed in runs.items():
+        steps, values = np.array([record['curve'] for record in of_seed.values()]).T
+        (line,) = axes.plot(steps[:, 0], values.mean(1), label=f'{arm}, {values.shape[1]} seeds')
+        axes.fill_between(steps[:, 0], values.min(1), values.max(1), color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.set(xlabel='iteration', ylabel=name)
+    axes.legend()
+    figure.savefig(path, dpi=90, metadata={'Software': None})
+    plt.close(figure)
+
+
+def classes(of_seed):
+    """Return Fig. 3 of a pyramid as a table: each class's IoU of each level minus the fused map's, a row a class."""
+    metrics = [record['metrics'] for record in of_seed.values()]
+    names = [key.removeprefix('pyramid/IoU/') for key in metrics[0] if key.startswith('pyramid/IoU/')]
+    numbers = range(1, 1 + sum(re.fullmatch(r'pyramid/mIoU_level\d+', key) is not None for key in metrics[0]))
+    lines = ['| class | ' + ' | '.join(f'level {by} minus fused' for by in numbers) + ' | fused |', '|---' * (len(numbers) + 2) + '|']
+    for name in names:
+        fused = np.array([row[f'pyramid/IoU/{name}'] for row in metrics])
+        differences = [np.array([row[f'pyramid/IoU_level{by}/{name}'] for row in metrics]) - fused for by in numbers]
+        lines.append(f'| {name} | ' + ' | '.join(f'{one.mean():+.1f} ± {one.std(ddof=1):.1f}' for one in differences) + f' | {cell(fused)} |')
+    return '\n'.join(lines)
+
+
 def write(study, folder, page):
     """Write the page and its pictures."""
     claims, runs = load_study(study), load_runs(folder)
@@ -206,6 +232,13 @@ def write(study, folder, page):
         for arm in (arm for arm in arms if claim['arms'][arm].get('levels')):
             fused = cell(np.array([record['metrics']['pyramid/mIoU'] for record in have[arm].values()]))
             parts.append(f'{arm}: mIoU of each level on the pixels that the fuser gives to each level; fused, {fused}.\n\n{levels(have[arm])}\n')
+            parts.append(f"{arm}: IoU of each class, each level used alone minus the fused map (the paper's Fig. 3).\n\n{classes(have[arm])}\n")
+        if curves := claim.get('curves'):
+            drawn = {arm: of_seed for arm in curves['arms'] if (of_seed := {seed: row for seed, row in have.get(arm, {}).items() if 'curve' in row})}
+            if drawn:
+                picture = page.parent / f'{name}_curves.png'
+                draw_curves(drawn, curves['of'], picture)
+                parts.append(f'![{curves["title"]}]({picture.name})\n\n{curves["title"]}.\n')
         if text := logged(claim, have):
             parts.append(text + '\n')
         if controls:
