@@ -254,15 +254,16 @@ def carry_out(run, claim, bar):
 
 
 def prepare(claims, runs):
-    """Make the data, and fit W where an arm needs it."""
+    """Make the data, and fit W where a run needs it."""
     for preset in {claims[run.claim]['data'] for run in runs}:
         if not (DATA / preset).exists():
             make_shapes(DATA / preset, num_val=200, preset=preset)
     for name in {run.claim for run in runs}:
         claim = claims[name]
+        configs = str([run.config for run in runs if run.claim == name])
         for fit, options in claim.get('fits', {}).items():
             out = WORK_DIR / 'fits' / f'{fit}.pth'
-            if out.exists():
+            if out.exists() or f'fits/{out.name}' not in configs:
                 continue
             out.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as folder:
@@ -338,7 +339,7 @@ def main():
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             parser.error(f'another study is at work in {WORK_DIR}')
-        prepare(claims, runs)
+        prepare(claims, [run for run in runs if not finished(run)])
         if failed := carry_out_all(claims, runs, args.jobs):
             sys.exit('\n\n'.join([*failed, f'{len(failed)} runs failed; call again to try them again']))
 

@@ -83,6 +83,18 @@ def test_a_run_of_another_definition_is_no_result(tmp_path):
     assert study.finished(run)
 
 
+@pytest.mark.parametrize(('arm', 'fits'), [('DUpsampling, stride 16', ['pca16']), ('DUpsampling, stride 32', ['pca32']), ('bilinear, fused', [])])
+def test_only_what_the_runs_need_is_fitted(tmp_path, monkeypatch, arm, fits):
+    """The fits by SGD and by an auto-encoder take longer than a training."""
+    commands = []
+    monkeypatch.setattr(study, 'DATA', tmp_path)
+    monkeypatch.setattr(study, 'WORK_DIR', tmp_path / 'work_dirs')
+    monkeypatch.setattr(study.subprocess, 'run', lambda command, **_: commands.append(command))
+    (tmp_path / 'mixed').mkdir()
+    study.prepare(CLAIMS, study.plan(CLAIMS, ['dupsampling'], [arm], 1))
+    assert [command[command.index('--out') + 1].stem for command in commands] == fits
+
+
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     def carry_out(run, claim, bar):
         if run.seed == 0:
