@@ -30,7 +30,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loa
 SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find csrc -type f 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help env build demo demo-lip demo-ppool demo-dupsampling demo-pyramid study study-lip study-ppool study-dupsampling study-pyramid pictures test test-slow test-fast test-ops build-cuda lint docs wheel bench clean
+.PHONY: help env build demo demo-lip demo-ppool demo-dupsampling demo-pyramid study study-ppool study-ppool-resnet study-dupsampling study-pyramid study-lip study-lip-small pictures test test-slow test-fast test-ops build-cuda lint docs wheel bench clean
 
 help:  ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,7 +96,7 @@ study: env  ## train and test every arm of the study on shapes, several seeds ea
 	$(RUN) tools/study.py $(if $(DRY_RUN),--dry-run)
 	$(RUN) tools/misc/write_study.py
 
-study-lip study-ppool study-dupsampling study-pyramid: study-%: env  ## one claim of the study
+study-ppool study-ppool-resnet study-dupsampling study-pyramid study-lip study-lip-small: study-%: env  ## one claim of the study
 	$(RUN) tools/study.py $* $(if $(DRY_RUN),--dry-run)
 	$(RUN) tools/misc/write_study.py
 
