@@ -11,6 +11,7 @@ import importlib
 import platform
 import runpy
 import sys
+import traceback
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ import mmpool_ext
 
 MIM = Path(mmpool_ext.__file__).parent / '.mim'  # where mmengine and mim look for a package's configs; links in a clone
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'timm', 'sklearn')
+DISTRIBUTIONS = dict(cv2='opencv-python', mmseg='mmsegmentation', sklearn='scikit-learn', yaml='PyYAML')  # where pip's name is another
 
 
 def version_of(package):
@@ -85,7 +87,13 @@ def run_tool(name, arguments):
         sys.exit(f'mmpool_ext: tool must be one that `python -m mmpool_ext --help` lists, but got {name!r}{hint}')
     sys.argv = [str(known[name]), *arguments]
     sys.path.insert(0, str(known[name].parent))
-    runpy.run_path(sys.argv[0], run_name='__main__')
+    try:
+        runpy.run_path(sys.argv[0], run_name='__main__')
+    except ModuleNotFoundError as error:
+        if [frame.name for frame in traceback.extract_tb(error.__traceback__) if frame.filename == sys.argv[0]] != ['<module>']:
+            raise  # not the tool's own imports: a config's, say
+        package = error.name.partition('.')[0]
+        sys.exit(f'mmpool_ext: {name} needs {package}, which is not installed: pip install {DISTRIBUTIONS.get(package, package)}')
 
 
 def report():

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,28 @@ def test_report_names_a_gpu_without_cuda_kernels(monkeypatch):
     assert 'cuda: not built, so GPUs run the plain-PyTorch forms: python setup.py' in report.compiled_ops()
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert report.compiled_ops() == 'cpu: lip_pool2d'
+
+
+@pytest.mark.parametrize(
+    ('module', 'message'),
+    [
+        ('cv2_gone', 'mmpool_ext: small needs cv2_gone, which is not installed: pip install cv2_gone'),
+        ('sklearn.gone', 'mmpool_ext: small needs sklearn, which is not installed: pip install scikit-learn'),
+    ],
+)
+def test_a_tool_names_the_package_that_it_lacks(tmp_path, monkeypatch, module, message):
+    from mmpool_ext import __main__ as report
+
+    tool = tmp_path / 'small.py'
+    monkeypatch.setattr(report, 'tools', lambda: dict(small=tool))
+    monkeypatch.setattr(sys, 'argv', sys.argv[:])
+    monkeypatch.setattr(sys, 'path', sys.path[:])
+    tool.write_text(f'import {module}\n')
+    with pytest.raises(SystemExit, match=f'^{re.escape(message)}$'):
+        report.run_tool('small', [])
+    tool.write_text(f'def main():\n    import {module}\nmain()\n')
+    with pytest.raises(ModuleNotFoundError, match='gone'):
+        report.run_tool('small', [])
 
 
 @pytest.mark.parametrize('missing', ['mmseg', 'timm'])
