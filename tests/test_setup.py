@@ -150,6 +150,7 @@ def test_the_nvcc_of_pip_is_found(tmp_path):
     toolkit = tmp_path / 'nvidia' / 'cu13'
     for folder in ('bin', 'lib'):
         (toolkit / folder).mkdir(parents=True)
+    (tmp_path / 'nvidia' / '__init__.py').touch()  # some of NVIDIA's packages have one, which would hide this folder
     nvcc, runtime = toolkit / 'bin' / 'nvcc', toolkit / 'lib' / 'libcudart.so.13'
     nvcc.write_text(f'#!/bin/sh\necho "#\\$ TOP={toolkit}" >&2\n')
     nvcc.chmod(0o755)
