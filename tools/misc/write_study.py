@@ -167,7 +167,7 @@ def draw(claim, runs, arms, path):
                 axes.plot([low, high], [line, line], color=colour, linewidth=2)
                 axes.plot(comparison.differences.mean(), line, 'D', color=colour, markersize=6)
         axes.axvline(0, color='black', linewidth=0.8)
-        axes.set(xlabel=f'{metric}: points above the baseline', yticks=range(len(arms)), yticklabels=arms)
+        axes.set(xlabel=f'{metric}, difference in points', yticks=range(len(arms)), yticklabels=arms)
     np.atleast_1d(panels)[0].invert_yaxis()
     figure.savefig(path, dpi=90, metadata={'Software': None})
     plt.close(figure)
