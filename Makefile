@@ -39,7 +39,7 @@ help:  ## print this list
 
 env: $(VENV)/.package  ## set up .venv: the pinned stack and this package (mmcv compiles for some minutes)
 
-# -g0: debug information, which Python's own flags ask for, is half of the time that mmcv's C++ takes to compile.
+# -g0: debug information, which Python's own flags ask for, is nearly half of the time that mmcv's C++ takes to compile.
 $(VENV)/.stack: $(BUILD_REQUIREMENTS) $(REQUIREMENTS) requirements/shared.txt
 	@python="$(PYTHON)"; python=$${python:-python3}; $$python $(IS_RELEASE) || \
 	  { echo "make env: $$python must be Python $(RELEASES), but got $$($$python -V 2>&1); install python$(firstword $(RELEASES)) and its venv, or pass PYTHON=..." >&2; exit 1; }
@@ -47,8 +47,8 @@ $(VENV)/.stack: $(BUILD_REQUIREMENTS) $(REQUIREMENTS) requirements/shared.txt
 	@rm -f $@
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q -r $(BUILD_REQUIREMENTS)
-	@echo "mmcv is compiled from source now: 6 to 7 minutes on 2 cores unless pip has it in its cache"
-	CPPFLAGS=-g0 $(RUN) -m pip install -q --no-build-isolation $(REQUIREMENTS:%=-r %)
+	@echo "mmcv is compiled from source now, for some minutes unless pip has it in its cache"
+	CPPFLAGS="$$CPPFLAGS -g0" $(RUN) -m pip install -q --no-build-isolation $(REQUIREMENTS:%=-r %)
 	@touch $@
 
 $(VENV)/.package: $(VENV)/.stack $(SOURCES)
