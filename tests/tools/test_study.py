@@ -51,6 +51,12 @@ def test_every_claim_reads_its_data(name, tmp_path):
             assert DATASETS.build(loader.dataset)[0]['inputs'].shape == (3, 160, 160)
 
 
+@pytest.mark.parametrize(('claim', 'arm'), [(claim, arm) for claim, arm in ARMS if 'the rate' in arm], ids=lambda name: study.slug(name))
+def test_rates_are_a_third_and_three_times_of_the_claims(claim, arm):
+    rates = {name: study.resolve(CLAIMS[claim], name).optim_wrapper.optimizer.lr for name in (arm, CLAIMS[claim]['baseline'])}
+    assert rates[arm] == pytest.approx(rates[CLAIMS[claim]['baseline']] * (3 if 'three times' in arm else 1 / 3), rel=0.01)
+
+
 def test_arms_of_the_core_claims_have_five_seeds():
     core = dict(ppool=9, dupsampling=7, pyramid=12, lip=11)
     for claim, number in core.items():
