@@ -274,6 +274,7 @@ def test_classes_are_rows_and_levels_columns():
         '|---|---|---|',
         '| disk | -9.0 ± 1.0 | 61.0 ± 1.0 |',
     ]
+    assert write_study.classes({0: dict(metrics=seeds[0])}).splitlines()[-1] == '| disk | -10.0 | 60.0 |'  # one seed has no deviation
 
 
 def test_a_curve_is_what_was_logged_under_its_name(tmp_path):

@@ -78,9 +78,9 @@ def compare(claim, runs, arm, key):
     return Comparison(np.array(list(own.values())), np.array([own[seed] - other[seed] for seed in own if seed in other]))
 
 
-def cell(values):
-    """Format mean and standard deviation."""
-    return f'{values.mean():.1f}' + (f' ± {values.std(ddof=1):.1f}' if len(values) > 1 else '')
+def cell(values, sign=''):
+    """Format mean and standard deviation, with one value the mean alone; ``sign='+'`` shows the sign of a positive mean too."""
+    return f'{values.mean():{sign}.1f}' + (f' ± {values.std(ddof=1):.1f}' if len(values) > 1 else '')
 
 
 def signed(comparison):
@@ -195,7 +195,7 @@ def classes(of_seed):
     for name in names:
         fused = np.array([row[f'pyramid/IoU/{name}'] for row in metrics])
         differences = [np.array([row[f'pyramid/IoU_level{by}/{name}'] for row in metrics]) - fused for by in numbers]
-        lines.append(f'| {name} | ' + ' | '.join(f'{one.mean():+.1f} ± {one.std(ddof=1):.1f}' for one in differences) + f' | {cell(fused)} |')
+        lines.append(f'| {name} | ' + ' | '.join(cell(one, '+') for one in differences) + f' | {cell(fused)} |')
     return '\n'.join(lines)
 
 
