@@ -36,8 +36,8 @@ figures.
 - Data: 400 training and 200 held-out images of 160 x 160 pixels, `tools/demo/make_shapes.py --preset`: `mixed` has objects of all sizes, `thin`
   lines of 1 to 2 pixels and stripes of 2 to 5, `small` objects of 6 to 16 pixels. Data seeds are fixed; a training seed varies initialisation,
   order and flips.
-- All arms of a claim have one schedule, the demo's. Its learning rate is chosen for the baseline: the rows "of the rate" say what that does at a third
-  and at three times of it.
+- All arms of a claim have one schedule, the demo's. Its learning rate is chosen for the baseline: the rows "of the rate" say what that does at a
+  third and at three times of it.
 - "±" is the standard deviation over seeds. A difference is paired by seed, in points, with Student's 95% interval. Each interval stands for one
   comparison: of twenty that differ in nothing, one excludes 0.
 """
