@@ -73,6 +73,14 @@ def slug(name):
     return re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')
 
 
+def baselines(claim, arm):
+    """Return the arms that an arm's seeds are compared with: the claim's baseline, or what the arm says, one or several."""
+    if arm == claim['baseline']:
+        return []
+    named = claim['arms'][arm].get('baseline', claim['baseline'])
+    return [named] if isinstance(named, str) else named
+
+
 def load_study(path):
     """Read the claims and check what is easy to mistype.
 
@@ -81,10 +89,10 @@ def load_study(path):
     """
     claims = yaml.safe_load(path.read_text())
     for name, claim in claims.items():
-        for arm, settings in claim['arms'].items():
-            baseline = settings.get('baseline', claim['baseline'])
-            if baseline not in claim['arms']:
-                raise ValueError(f'{path.name}: baseline of {name}, {arm} must be one of its arms, but got {baseline}')
+        for arm in claim['arms']:
+            for baseline in [claim['baseline'], *baselines(claim, arm)]:
+                if baseline not in claim['arms']:
+                    raise ValueError(f'{path.name}: baseline of {name}, {arm} must be one of its arms, but got {baseline}')
         if len({slug(arm) for arm in claim['arms']}) < len(claim['arms']):
             raise ValueError(f'{path.name}: arms of {name} must differ in letters or digits, but got {", ".join(claim["arms"])}')
     return claims

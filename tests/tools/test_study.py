@@ -210,19 +210,24 @@ def records(values):
     return {arm: {seed: dict(metrics=dict(m=value), logged={}) for seed, value in enumerate(of_arm)} for arm, of_arm in values.items()}
 
 
-CLAIM = dict(codebase='mmseg', baseline='b', metrics={'m': 'm'}, arms={'b': {}, 'x': {}, 'y': dict(baseline='x')})
+CLAIM = dict(
+    codebase='mmseg',
+    baseline='b',
+    metrics={'m': 'm'},
+    arms={'b': {}, 'x': {}, 'y': dict(baseline='x'), 'z': dict(baseline=['b', 'x']), 'alone': dict(baseline=[])},
+)
 
 
 def test_intervals_are_those_of_a_paired_t_test():
     rng = np.random.default_rng(0)
     base = rng.normal(50, 3, 5)
     runs = records(dict(b=base, x=base + rng.normal(2, 0.5, 5), y=base[:3]))
-    ours = write_study.compare(CLAIM, runs, 'x', 'm').interval
+    ours = write_study.compare(runs, 'x', 'b', 'm').interval
     values = [[record['metrics']['m'] for record in runs[arm].values()] for arm in 'xb']
     theirs = stats.ttest_rel(*values).confidence_interval(0.95)
     assert ours == pytest.approx((theirs.low, theirs.high))
-    assert len(write_study.compare(CLAIM, runs, 'y', 'm').differences) == 3  # seeds that both have
-    assert write_study.compare(CLAIM, runs, 'b', 'm').interval is None
+    assert len(write_study.compare(runs, 'y', 'x', 'm').differences) == 3  # seeds that both have
+    assert write_study.compare(runs, 'b', '', 'm').interval is None
 
 
 @pytest.mark.parametrize(
@@ -236,13 +241,26 @@ def test_intervals_are_those_of_a_paired_t_test():
 def test_a_sentence_says_no_more_than_its_interval(shift, said):
     steps = np.array([-1, 0, 1]) * 0.2
     runs = records(dict(b=[50, 51, 52], x=np.array([50, 51, 52]) + shift + steps))
-    assert said in write_study.sentence(CLAIM, runs, 'x', 'm')
+    (text,) = write_study.sentences(CLAIM, runs, 'x')
+    assert said in text
 
 
 def test_one_or_two_seeds_make_no_sentence():
-    assert write_study.sentence(CLAIM, records(dict(b=[50, 51], x=[52, 54])), 'x', 'm') is None
-    assert write_study.sentence(CLAIM, records(dict(b=[50], x=[52])), 'x', 'm') is None
-    assert write_study.signed(write_study.compare(CLAIM, records(dict(b=[50], x=[52])), 'x', 'm')) == '+2.0'
+    assert write_study.sentences(CLAIM, records(dict(b=[50, 51], x=[52, 54])), 'x') == []
+    assert write_study.sentences(CLAIM, records(dict(b=[50], x=[52])), 'x') == []
+    assert write_study.signed(write_study.compare(records(dict(b=[50], x=[52])), 'x', 'b', 'm')) == '+2.0'
+
+
+def test_an_arm_is_compared_with_every_baseline_that_it_names():
+    runs = records(dict(b=[50, 51, 52], x=[60, 61.5, 62], z=[55, 55.5, 57], alone=[90, 91, 92]))
+    assert [text.split(' (')[0] for text in write_study.sentences(CLAIM, runs, 'z')] == [
+        '**z** gains 4.1 to 5.6 points of m over b',
+        '**z** loses 3.9 to 6.8 points of m against x',
+    ]
+    assert [write_study.sentences(CLAIM, runs, arm) for arm in ('b', 'alone')] == [[], []]
+    rows = write_study.table(CLAIM, runs, ['b', 'z', 'alone']).splitlines()[2:]
+    assert [row.split(' | ')[0] for row in rows] == ['| b', '| z', '| z', '| alone']
+    assert [row.split(' | ')[-1] for row in rows] == [' |', 'b |', 'x |', ' |']
 
 
 def test_fractions_of_mmdet_become_points():
@@ -250,8 +268,8 @@ def test_fractions_of_mmdet_become_points():
         arm: {seed: dict(metrics={'coco/m': value, 'field_radius': value}) for seed, value in enumerate(values)}
         for arm, values in (('b', [0.5, 0.5]), ('x', [0.52, 0.53]))
     }
-    assert write_study.compare(CLAIM, runs, 'x', 'coco/m').differences == pytest.approx([2, 3])
-    assert write_study.compare(CLAIM, runs, 'x', 'field_radius').differences == pytest.approx([0.02, 0.03])  # pixels
+    assert write_study.compare(runs, 'x', 'b', 'coco/m').differences == pytest.approx([2, 3])
+    assert write_study.compare(runs, 'x', 'b', 'field_radius').differences == pytest.approx([0.02, 0.03])  # pixels
 
 
 def test_levels_are_rows_and_groups_of_pixels_columns():

@@ -136,11 +136,10 @@ def print_study(claim: str, *arms: str) -> None:
     for folder in ('tools', 'tools/misc'):
         sys.path.append(str(ROOT / folder))
     from study import RUNS, STUDY, load_study
-    from write_study import load_runs, sentence
+    from write_study import load_runs, sentences
 
     claims, runs = load_study(STUDY), load_runs(RUNS).get(claim, {})
-    metric = next(iter(claims[claim]['metrics']))
     for arm in arms:
-        said = sentence(claims[claim], runs, arm, metric) if arm in runs else None
-        text = said.replace('**', '') if said else f'{arm} has not been trained with several seeds yet.'
-        Console().print(f'Study on {claims[claim]["data"]} shapes: {text}', soft_wrap=True, highlight=False)
+        said = sentences(claims[claim], runs, arm) if arm in runs else []
+        for text in said or [f'{arm} has not been trained with several seeds yet.']:
+            Console().print(f'Study on {claims[claim]["data"]} shapes: {text.replace("**", "")}', soft_wrap=True, highlight=False)

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from study import RUNS, STUDY, load_study
+from study import RUNS, STUDY, baselines, load_study
 
 PAGE = RUNS.parent / 'index.md'
 MIN_SEEDS = 3  # for a sentence: of two differences, Student's interval is 9 standard deviations wide on each side
@@ -69,12 +69,11 @@ def load_runs(folder):
     return runs
 
 
-def compare(claim, runs, arm, key):
-    """Compare an arm with its baseline by one metric; the baseline of a claim has no differences."""
+def compare(runs, arm, baseline, key):
+    """Compare an arm with a baseline by one metric; without a baseline there are no differences."""
     scale = 100 if key.startswith('coco/') else 1  # fractions; all else is in percent or pixels
     own = {seed: scale * record['metrics'][key] for seed, record in sorted(runs[arm].items())}
-    name = claim['arms'][arm].get('baseline', claim['baseline'])
-    other = {seed: scale * record['metrics'][key] for seed, record in runs.get(name, {}).items()} if name != arm else {}
+    other = {seed: scale * record['metrics'][key] for seed, record in runs.get(baseline, {}).items()}
     return Comparison(np.array(list(own.values())), np.array([own[seed] - other[seed] for seed in own if seed in other]))
 
 
@@ -103,21 +102,23 @@ def table(claim, runs, arms):
     heads = ['arm', 'seeds', *metrics, *(f'{name}, difference' for name in metrics), *(['from'] if others else [])]
     lines = ['| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|']
     for arm in arms:
-        compared = [compare(claim, runs, arm, key) for key in metrics.values()]
-        row = [arm, str(len(runs[arm])), *(cell(one.values) for one in compared), *map(signed, compared)]
-        if others:
-            row.append('' if arm == claim['baseline'] else claim['arms'][arm].get('baseline', claim['baseline']))
-        lines.append('| ' + ' | '.join(row) + ' |')
+        for baseline in baselines(claim, arm) or ['']:
+            compared = [compare(runs, arm, baseline, key) for key in metrics.values()]
+            row = [arm, str(len(runs[arm])), *(cell(one.values) for one in compared), *map(signed, compared), *([baseline] if others else [])]
+            lines.append('| ' + ' | '.join(row) + ' |')
     return '\n'.join(lines)
 
 
-def sentence(claim, runs, arm, metric):
-    """Say in one sentence what can be concluded about an arm; None with less than ``MIN_SEEDS`` seeds."""
-    comparison = compare(claim, runs, arm, claim['metrics'][metric])
-    if comparison.interval is None or len(comparison.differences) < MIN_SEEDS:
-        return None
+def sentences(claim, runs, arm):
+    """Say in a sentence a baseline what can be concluded about an arm by the claim's first metric; nothing with less than ``MIN_SEEDS`` seeds."""
+    metric = next(iter(claim['metrics']))
+    compared = {baseline: compare(runs, arm, baseline, claim['metrics'][metric]) for baseline in baselines(claim, arm)}
+    return [sentence(arm, baseline, metric, one) for baseline, one in compared.items() if len(one.differences) >= MIN_SEEDS]
+
+
+def sentence(arm, baseline, metric, comparison):
+    """Say what an interval says, and no more."""
     low, high = comparison.interval
-    baseline = claim['arms'][arm].get('baseline', claim['baseline'])
     seeds = len(comparison.differences)
     if low > 0:
         return f'**{arm}** gains {low:.1f} to {high:.1f} points of {metric} over {baseline} ({seeds} seeds).'
@@ -156,10 +157,12 @@ def logged(claim, runs):
 def draw(claim, runs, arms, path):
     """Draw each seed's difference from the baseline, and mean and interval, an arm a line and a metric a panel."""
     metrics = list(claim['metrics'])[:3]
-    figure, panels = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics) + 1.5, 0.36 * len(arms) + 1.2), sharey=True, layout='constrained')
+    pairs = [(arm, baseline) for arm in arms for baseline in baselines(claim, arm)]
+    names = [arm if len(baselines(claim, arm)) == 1 else f'{arm} (from {baseline})' for arm, baseline in pairs]
+    figure, panels = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics) + 1.5, 0.36 * len(pairs) + 1.2), sharey=True, layout='constrained')
     for axes, metric in zip(np.atleast_1d(panels), metrics, strict=True):
-        for line, arm in enumerate(arms):
-            comparison = compare(claim, runs, arm, claim['metrics'][metric])
+        for line, (arm, baseline) in enumerate(pairs):
+            comparison = compare(runs, arm, baseline, claim['metrics'][metric])
             axes.plot(comparison.differences, np.full(len(comparison.differences), line), 'o', color='0.6', markersize=4)
             if comparison.interval:
                 low, high = comparison.interval
@@ -167,7 +170,7 @@ def draw(claim, runs, arms, path):
                 axes.plot([low, high], [line, line], color=colour, linewidth=2)
                 axes.plot(comparison.differences.mean(), line, 'D', color=colour, markersize=6)
         axes.axvline(0, color='black', linewidth=0.8)
-        axes.set(xlabel=f'{metric}, difference in points', yticks=range(len(arms)), yticklabels=arms)
+        axes.set(xlabel=f'{metric}, difference in points', yticks=range(len(pairs)), yticklabels=names)
     np.atleast_1d(panels)[0].invert_yaxis()
     figure.savefig(path, dpi=90, metadata={'Software': None})
     plt.close(figure)
@@ -215,15 +218,15 @@ def write(study, folder, page):
             parts.append(f'{done} of {sum(planned.values())} runs are finished; `make study-{name}` makes the others.\n')
         if claim['baseline'] not in have:
             continue
-        first = next(iter(claim['metrics']))
-        said = [text for arm in core if arm != claim['baseline'] and (text := sentence(claim, have, arm, first))]
-        summary += [f'- [{claim["title"].split(":")[0]}](#{slug_of_heading(claim["title"])}): {text}' for text in said]
+        said = [text for arm in core for text in sentences(claim, have, arm)]
+        if said:
+            summary += [f'- [{claim["title"].split(":")[0]}](#{slug_of_heading(claim["title"])})', *(f'    - {text}' for text in said)]
         parts.append(table(claim, have, core) + '\n')
         if 'note' in claim:
             parts.append(claim['note'])
         if len(core) > 1:
             picture = page.parent / f'{name}.png'
-            draw(claim, have, [arm for arm in core if arm != claim['baseline']], picture)
+            draw(claim, have, core, picture)
             parts.append(f'![{claim["title"]}: differences by seed, and intervals]({picture.name})\n')
         for title, metrics in claim.get('tables', {}).items():
             measured = [arm for arm in core if all(set(metrics.values()) <= record['metrics'].keys() for record in have[arm].values())]
