@@ -110,14 +110,14 @@ def table(claim, runs, arms):
 
 
 def sentences(claim, runs, arm):
-    """Say in a sentence a baseline what can be concluded about an arm by the claim's first metric; nothing with less than ``MIN_SEEDS`` seeds."""
+    """Return what the claim's first metric says about an arm: a sentence for each of its baselines with at least ``MIN_SEEDS`` common seeds."""
     metric = next(iter(claim['metrics']))
     compared = {baseline: compare(runs, arm, baseline, claim['metrics'][metric]) for baseline in baselines(claim, arm)}
     return [sentence(arm, baseline, metric, one) for baseline, one in compared.items() if len(one.differences) >= MIN_SEEDS]
 
 
 def sentence(arm, baseline, metric, comparison):
-    """Say what an interval says, and no more."""
+    """Return the sentence about an arm and one baseline: gains, loses, or cannot be told apart where the interval includes 0."""
     low, high = comparison.interval
     seeds = len(comparison.differences)
     if low > 0:
