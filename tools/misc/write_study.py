@@ -34,9 +34,9 @@ figures.
   a run repeats its figures exactly.
 - `python tools/misc/write_study.py` writes this page from `docs/study/runs`, a JSON file a run. The arms are in `configs/shapes/study.yml`.
 - Data: 400 training and 200 held-out images of 160 x 160 pixels, `tools/demo/make_shapes.py --preset`: `mixed` has objects of all sizes, `thin`
-  lines of 1 to 2 pixels and stripes of 2 to 5, `small` objects of 6 to 16 pixels. Data seeds are fixed; a training seed varies initialisation,
-  order and flips.
-- All arms of a claim have one schedule, the demo's. Its learning rate is chosen for the baseline: the rows "of the rate" say what that does at a
+  lines of 1 to 2 pixels and stripes with a period of 2 to 5, `small` boxes and discs 6 to 16 pixels wide and signs 10 to 16 high. Data seeds are
+  fixed; a training seed varies initialisation, order and flips.
+- All arms of a claim have one schedule, the demo's, unless their name says otherwise. Its learning rate is chosen for the baseline: the rows "of the rate" say what that does at a
   third and at three times of it.
 - "±" is the standard deviation over seeds. A difference is paired by seed, in points, with Student's 95% interval. Each interval stands for one
   comparison: of twenty that differ in nothing, one excludes 0.
