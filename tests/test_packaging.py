@@ -1,6 +1,7 @@
 """A wheel holds all that an experiment needs: built, installed aside and used in a folder that holds nothing of the clone."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,7 +107,17 @@ def test_configs_are_found_by_the_packages_name(installed, tmp_path):
         assert f'{installed / "mmpool_ext" / ".mim" / shipped}\n' in report
         assert not (installed / 'mmpool_ext' / '.mim' / shipped).is_symlink()
     assert 'compiled ops not built' in report
-    assert 'usage: get_flops.py' in run(tmp_path, installed, '-m', 'mmpool_ext', 'get_flops', '--help')
+
+
+def test_tools_of_the_wheel_run(installed, tmp_path):
+    """All that it lists: what needs the repository is left out."""
+    for codebase in ('mmdet', 'mmseg', 'mmpretrain'):
+        pytest.importorskip(codebase)
+    names = re.findall(r'^  (\w+)', run(tmp_path, installed, '-m', 'mmpool_ext', '--help'), re.MULTILINE)
+    assert {'get_flops', 'fit_dupsampling', 'check_config', 'make_shapes'} <= set(names)
+    assert not {'study', 'write_study', 'ops_matrix', 'build_cuda'} & set(names)
+    for name in names:
+        assert f'usage: {name}' in run(tmp_path, installed, '-m', 'mmpool_ext', name, '--help'), name
 
 
 def test_configs_are_found_in_an_editable_install(tmp_path):

@@ -21,6 +21,7 @@ from mmengine.runner import load_checkpoint
 from PIL import Image
 from torch import nn
 
+from mmpool_ext.files import whole_file
 from mmpool_ext.ops._extension import torch_release
 
 # The exporter that traces, which torch before 2.5 has alone: whole networks of mmseg get through it, not through the newer one.
@@ -155,33 +156,31 @@ def main():
     parser.add_argument('--image', type=Path, help='what both are run on; random squares by default')
     parser.add_argument('--size', type=int, nargs=2, default=(256, 256), metavar=('H', 'W'), help='size of the example, default: 256 256')
     parser.add_argument('--opset', type=int, default=17, help='version of ONNX operators, default: %(default)s')
-    parser.add_argument('--force', action='store_true', help='write over OUT')
+    parser.add_argument('--overwrite', action='store_true', help='replace OUT and its picture if they are there')
     args = parser.parse_args()
     missing = [package for package in ('onnx', 'onnxruntime') if find_spec(package) is None]
     if missing:
         parser.error(f'export_onnx: onnx and onnxruntime must be installed, but there is no {", ".join(missing)}; pip install {" ".join(missing)}')
     picture = args.out.with_suffix('.png')
+    if args.out == picture:
+        parser.error(f'export_onnx: out must have another suffix than .png, which is the picture, but got {args.out}')
     for path in (args.out, picture):
-        if path.exists() and not args.force:
-            parser.error(f'export_onnx: out must be a new file, but got {path}; pass --force to write over it')
-    unfinished = args.out.with_name(f'.{args.out.name}')
+        if path.exists() and not args.overwrite:
+            parser.error(f'export_onnx: out must be a new file, but got {path}; pass --overwrite to write over it')
     try:
-        print('1/3 build', args.config, flush=True)
-        deployed, cfg = load_model(args.config, args.checkpoint)
-        example, other = images(args.image, args.size)
-        print('2/3 export', flush=True)
-        export(deployed, example, unfinished, args.opset)
-        print('3/3 compare onnxruntime with PyTorch', flush=True)
-        predictions = [compare(deployed, unfinished, image) for image in (example, other)]
+        with whole_file(args.out) as unfinished, whole_file(picture) as unfinished_picture:
+            print('1/3 build', args.config, flush=True)
+            deployed, cfg = load_model(args.config, args.checkpoint)
+            example, other = images(args.image, args.size)
+            print('2/3 export', flush=True)
+            export(deployed, example, unfinished, args.opset)
+            print('3/3 compare onnxruntime with PyTorch', flush=True)
+            predictions = [compare(deployed, unfinished, image) for image in (example, other)]
+            draw(other, *predictions[1], deployed.segments).savefig(unfinished_picture, dpi=110)
     except ValueError as error:
-        unfinished.unlink(missing_ok=True)
         parser.error(str(error))
     if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
         print(f'the config tests in windows ({cfg.model.test_cfg}): cut them before, and average their logits after')
-    unfinished_picture = picture.with_name(f'.{picture.name}')
-    draw(other, *predictions[1], deployed.segments).savefig(unfinished_picture, dpi=110, format='png')
-    unfinished.replace(args.out)
-    unfinished_picture.replace(picture)
     print(args.out, picture)
 
 

@@ -38,6 +38,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table  # noqa: E402
 
 import mmpool_ext  # noqa: E402, F401 tells mmengine where configs are
+from mmpool_ext.files import whole_file  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent / 'demo'))
 import demo  # noqa: E402
@@ -155,14 +156,6 @@ def minutes(claim, name):
     return statistics.median(taken) if taken else claim['minutes']  # no mean: some runs shared their core with other work
 
 
-def write_atomically(path, text):
-    """Write a file that is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    unfinished.write_text(text)
-    unfinished.replace(path)
-
-
 def processor():
     """Return the processor's name."""
     names = [line.split(':')[1].strip() for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name')]
@@ -259,7 +252,8 @@ def carry_out(run, claim, bar):
         **circumstances(),
     )
     points = re.compile(r'\[\s+(\d+),\s+(\S+)\s+\]')  # a point of a curve to a line
-    write_atomically(run.record, points.sub(r'[\1, \2]', json.dumps(record, indent=1)) + '\n')
+    with whole_file(run.record) as unfinished_record:
+        unfinished_record.write_text(points.sub(r'[\1, \2]', json.dumps(record, indent=1)) + '\n')
 
 
 def prepare(claims, runs):

@@ -4,13 +4,24 @@ import warnings
 from contextlib import contextmanager
 
 from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
 
 REPORTING: set[int] = set()  # modules whose init_weights runs in report_checkpoint
 
 
 def _is_note(name):
     """Whether an entry of a state dict is no weight: batch normalisation's counter, or what LIPResNet notes for a resume."""
-    return name.endswith(('num_batches_tracked', 'fresh_tensors'))
+    return name.endswith(('num_batches_tracked', 'fresh_norms'))
+
+
+def is_pretrained(init_cfg):
+    """Whether an initialisation config loads a checkpoint."""
+    return init_cfg['type'] in ('Pretrained', PretrainedInit)
+
+
+def is_initialising(module):
+    """Whether ``init_weights`` of a module runs in :func:`report_checkpoint`."""
+    return id(module) in REPORTING
 
 
 class CheckpointReport:
@@ -36,8 +47,8 @@ class CheckpointReport:
     def take(self, state_dict):
         """Note what ``state_dict`` fills."""
         self.loaded = True
-        offered = {name: tensor.shape for name, tensor in state_dict.items() if not _is_note(name)}
-        fits = {name for name, shape in offered.items() if self.shapes.get(name) == shape}
+        offered = {name: getattr(tensor, 'shape', None) for name, tensor in state_dict.items() if not _is_note(name)}  # None: not a tensor
+        fits = {name for name, shape in offered.items() if name in self.shapes and self.shapes[name] == shape}
         self.fresh -= fits
         self.unused |= set(offered) - fits
         self.offered = list(offered)
@@ -96,7 +107,7 @@ def report_later_checkpoints(module):
 
 
 def _report(module, state_dict, prefix, *_):
-    if id(module) in REPORTING:
+    if is_initialising(module):
         return
     report = CheckpointReport.of(module)
     report.take({name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)})

@@ -84,7 +84,15 @@ class LIPDenseNet(StagedBackbone):
         features.pool0 = build_pool(pool, features.conv0.out_channels, 3, 2, 1, owner='LIPDenseNet')
         for transition in (features.transition1, features.transition2, features.transition3):
             transition.pool = build_pool(dict(logit, **pool), transition.conv.out_channels, 2, 2, replaces='average', owner='LIPDenseNet')
-        for module in features.modules():
+        self._start_trunks()
+
+    def start_pools(self):
+        """Let the poolings start as they prescribe, but for the trunks' convolutions."""
+        super().start_pools()
+        self._start_trunks()
+
+    def _start_trunks(self):
+        for module in self.features.modules():
             if isinstance(module, BottleneckTrunk):  # as torchvision and the authors' DenseNet, fan in
                 nn.init.kaiming_normal_(module.conv1.weight)
                 nn.init.kaiming_normal_(module.conv2.weight)

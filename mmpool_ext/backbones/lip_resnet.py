@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import AveragePool2d, BottleneckLogit, BottleneckTrunk, LIPPool2d
-from .checkpoint import CheckpointReport, report_checkpoint, report_later_checkpoints
+from .checkpoint import CheckpointReport, is_initialising, is_pretrained, report_checkpoint, report_later_checkpoints
 from .pool import check_size, class_of, refuse_small
 from .staged import refuse_unknown
 
@@ -63,7 +63,7 @@ class Bottleneck(BaseModule):
         if pool_output:
             top = {} if logit is None else dict(logit=logit)
             place = dict(in_channels=outplanes, kernel_size=stride, stride=stride, padding=0, ceil_mode=True)
-            self.output_pool = MODELS.build(dict(pool, **place, **top))
+            self.output_pool = MODELS.build({**place, **top, **pool})
             check_size(self.output_pool, pool, place, 'LIPResNet')
             pool, stride = None, 1
         conv1_stride, conv2_stride = (1, stride) if style == 'pytorch' else (stride, 1)
@@ -125,7 +125,7 @@ class Bottleneck(BaseModule):
                 top = dict(logit=dict(logit, dilation=dilation))
         for name, width in (('pool2', planes), ('downsample_pool', inplanes)):
             place = dict(in_channels=width, **window)
-            self.add_module(name, MODELS.build(dict(pool, **place, **top)))
+            self.add_module(name, MODELS.build({**place, **top, **pool}))
             check_size(self.get_submodule(name), pool, place, 'LIPResNet', None if self.logit_trunk is None else channels)
 
     @property
@@ -193,7 +193,7 @@ def with_pretrained(pretrained: str | None, init_cfg: dict | list | None) -> dic
     defaults: list[dict] = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])]
     if cfg is None:
         return defaults
-    return [*defaults, cfg] if isinstance(cfg, dict) and cfg['type'] == 'Pretrained' else cfg
+    return [*defaults, cfg] if isinstance(cfg, dict) and is_pretrained(cfg) else cfg
 
 
 @MODELS.register_module()
@@ -223,7 +223,8 @@ class LIPResNet(BaseModule):
         frozen_stages: -1 freezes nothing, 0 the stem with its pooling, n the stem and the first n stages.
         conv_cfg: Config of the convolutions.
         norm_cfg: Config of the normalisations (those inside logit modules are InstanceNorm always).
-        norm_eval: Keep batch normalisation in eval mode, except behind convolutions that a partly fitting checkpoint left fresh.
+        norm_eval: Keep batch normalisation in eval mode, except behind convolutions that a partly fitting checkpoint left fresh. The checkpoints
+            of such a training note which these are: a resume and ``load_from`` go on with them, a ``Pretrained`` config takes all as loaded.
         dcn: Config of deformable convolutions for the 3x3s, for example ``dict(type='DCN', deform_groups=1)``.
         stage_with_dcn: Which stages have them.
         plugins: As upstream: list of ``dict(cfg=..., stages=(...), position=...)``.
@@ -231,7 +232,8 @@ class LIPResNet(BaseModule):
         zero_init_residual: Start each block as its shortcut.
         stage_with_lip: Which stages' first blocks pool (paper Table 3). Default: all but the first.
         stem_lip: Whether the stem pools by ``pool``; else by max pooling.
-        pool: Config of the pooling layer.
+        pool: Config of the pooling layer. A window that it sets holds for all places and must keep their output sizes; a ``logit`` in it is the
+            network's.
         pool_block_output: Run the blocks of ``stage_with_lip`` at stride 1 and pool their outputs in 2x2 windows without overlap, as
             the authors of detail-preserving pooling do.
         logit: Config of the logit module when ``pool`` is a ``LIPPool2d``. Default: ``dict(type='BottleneckLogit', mid_channels=128)``.
@@ -298,6 +300,10 @@ class LIPResNet(BaseModule):
         if stage_with_lip is None:
             stage_with_lip = (False, True, True, True)[:num_stages]
         is_lip = class_of(pool, 'LIPResNet') is LIPPool2d
+        if is_lip and 'logit' in pool:
+            check(logit is None, 'logit must be None beside a logit in pool', logit)
+            logit = pool['logit']
+            pool = {name: value for name, value in pool.items() if name != 'logit'}
         entries = dict(strides=strides, dilations=dilations, stage_with_lip=stage_with_lip, **(dict(stage_with_dcn=stage_with_dcn) if dcn else {}))
         self._check_stages(depth, num_stages, out_indices, frozen_stages, multi_grid, entries)
         pools = any(stage_with_lip)
@@ -314,6 +320,7 @@ class LIPResNet(BaseModule):
 
         self.frozen_stages, self.norm_eval, self.out_indices = frozen_stages, norm_eval, tuple(out_indices)
         self.fresh = None  # names of the tensors that no checkpoint has filled; None before any
+        self.notes_fresh = False  # once a state dict has the note, all have it: averages of weights expect the same keys
         report_later_checkpoints(self)
         if is_lip and logit is None:
             logit = dict(type='BottleneckLogit')
@@ -395,7 +402,7 @@ class LIPResNet(BaseModule):
                 stem_logit.pop('mid_channels', None)
         top = {} if stem_logit is None else dict(logit=stem_logit)
         place = dict(in_channels=stem_channels, kernel_size=3, stride=2, padding=1)
-        self.stem_pool = MODELS.build(dict(pool, **place, **top))
+        self.stem_pool = MODELS.build({**place, **top, **pool})
         check_size(self.stem_pool, pool, place, 'LIPResNet')
 
     @staticmethod
@@ -423,7 +430,7 @@ class LIPResNet(BaseModule):
         Raises:
             ValueError: If the checkpoint has nothing in common with the network.
         """
-        self.fresh = None
+        self.fresh, self.notes_fresh = None, False
         with report_checkpoint(self):
             super().init_weights()
         self.train(self.training)
@@ -431,18 +438,24 @@ class LIPResNet(BaseModule):
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         """Keep in a training's checkpoint which norms ``norm_eval`` leaves trained, so that a resume goes on with them."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.norm_eval and self.fresh:
-            destination[f'{prefix}fresh_tensors'] = torch.tensor(list('\n'.join(sorted(self.fresh)).encode()), dtype=torch.uint8)
+        if self.norm_eval and self.notes_fresh:
+            destination[f'{prefix}fresh_norms'] = torch.tensor([weight in (self.fresh or ()) for weight in self._weights_before_norms().values()])
+
+    def _weights_before_norms(self):
+        """Name of the weight that each batch normalisation follows."""
+        norms = [name for name, module in self.named_modules() if isinstance(module, _BatchNorm)]
+        return {name: f'{_convolution_before(name)}.weight' for name in norms}
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         """Note which tensors start fresh: those that no checkpoint so far has filled, or those that a resumed training notes."""
-        noted = state_dict.pop(f'{prefix}fresh_tensors', None)
-        if noted is not None:
-            self.fresh = set(bytes(noted.tolist()).decode().split('\n'))
+        noted, weights = state_dict.pop(f'{prefix}fresh_norms', None), list(self._weights_before_norms().values())
+        if noted is not None and len(noted) == len(weights) and not is_initialising(self):
+            self.fresh = {weight for weight, fresh in zip(weights, noted.tolist(), strict=True) if fresh}
         else:
             report = CheckpointReport.of(self)
             report.take({name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)})
             self.fresh = report.fresh if self.fresh is None else self.fresh & report.fresh
+        self.notes_fresh |= not self.fresh.isdisjoint(weights)
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.train(self.training)
 
@@ -483,9 +496,9 @@ class LIPResNet(BaseModule):
         super().train(mode)
         self._freeze_stages()
         if mode and self.norm_eval:
-            for name, module in self.named_modules():
-                if isinstance(module, _BatchNorm) and f'{_convolution_before(name)}.weight' not in (self.fresh or ()):
-                    module.eval()
+            for name, weight in self._weights_before_norms().items():
+                if weight not in (self.fresh or ()):
+                    self.get_submodule(name).eval()
         return self
 
 

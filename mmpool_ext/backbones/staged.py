@@ -50,6 +50,7 @@ class StagedBackbone(BaseModule):
         super().__init__(dict(type='Pretrained', checkpoint=pretrained) if pretrained else init_cfg)
         self.out_indices, self.frozen_stages, self.norm_eval = tuple(out_indices), frozen_stages, norm_eval
         self.with_cp = with_cp
+        self.pool_starts = PoolStarts(self)
         report_later_checkpoints(self)
 
     def set_stages(self, stages: list[list[str]], channels: Sequence[int], strides: Sequence[int], stem: Sequence[str] = ()):
@@ -106,6 +107,12 @@ class StagedBackbone(BaseModule):
         with report_checkpoint(self):
             super().init_weights()
 
+    def start_pools(self):
+        """Let the poolings start as they prescribe."""
+        for child in self.children():
+            if not hasattr(child, 'init_weights'):  # the others are reached by mmengine
+                start_inside(child)
+
     def train(self, mode: bool = True):
         """Set the mode; frozen stages stay in eval mode."""
         super().train(mode)
@@ -122,6 +129,34 @@ class StagedBackbone(BaseModule):
             for step in stage:
                 for key in self.modules_of(step):
                     self.get_submodule(key).eval().requires_grad_(False)
+
+
+class PoolStarts(BaseModule):
+    """Calls ``start_pools`` when mmengine has applied ``init_cfg`` to every convolution and not yet loaded a checkpoint.
+
+    That is when it initialises a module's children; it finds none inside of torch's containers, where these networks have their poolings.
+
+    Args:
+        network: The backbone.
+    """
+
+    def __init__(self, network: StagedBackbone):
+        super().__init__()
+        self.networks = (network,)  # in a tuple it is no child
+
+    def init_weights(self):
+        """Let the network's poolings start."""
+        self.networks[0].start_pools()
+
+
+def start_inside(module: nn.Module):
+    """Call ``init_weights`` of the topmost modules inside of ``module`` that have one."""
+    for child in module.children():
+        start = getattr(child, 'init_weights', None)
+        if start is None:
+            start_inside(child)
+        else:
+            start()
 
 
 def refuse_unknown(cls: type, unknown: dict):

@@ -37,9 +37,9 @@ class FCN8sHead(LabelledLossHead):
         self._reset()
 
     def init_weights(self):
-        """Initialise as FCN-32s."""
-        super().init_weights()
+        """Initialise as FCN-32s, then apply ``init_cfg``."""
         self._reset()
+        super().init_weights()
 
     def _reset(self):
         triangle = torch.tensor([0.25, 0.75, 0.75, 0.25])

@@ -9,6 +9,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss, DiceLoss, FocalLoss, LovaszLoss, TverskyLoss
 from mmseg.models.losses import accuracy as mmseg_accuracy
 from mmseg.models.utils import resize
+from mmseg.structures import OHEMPixelSampler
 from torch import Tensor, nn
 
 REFUSED = {
@@ -35,13 +36,20 @@ def check_losses(owner: str, loss_decode: nn.Module, out_channels: int, sampler)
         sampler: Its pixel sampler, or None.
 
     Raises:
-        ValueError: If a loss is of no use for class maps, needs more or fewer maps of logits, or would not see the sampler's weights.
+        ValueError: If a loss is of no use for class maps, needs more or fewer maps of logits, would not see the sampler's weights, or is not one by
+            which the sampler can find hard pixels.
     """
     for criterion in criteria_of(loss_decode):
         name = type(criterion).__name__
         problem = REFUSED.get(name)
         if isinstance(criterion, CrossEntropyLoss) and criterion.use_mask:
             problem = 'use_mask is for masks of regions'
+        if isinstance(sampler, OHEMPixelSampler):
+            binary = out_channels == 1
+            if sampler.thresh is not None and binary:
+                problem = "the sampler's thresh is of a softmax, which needs at least two output channels; set thresh=None"
+            elif sampler.thresh is None and (isinstance(criterion, FocalLoss) or (getattr(criterion, 'use_sigmoid', False) and not binary)):
+                problem = f'it has a value for each channel, and a sampler without thresh needs one for each pixel{"" if binary else "; set thresh"}'
         softmax = isinstance(criterion, TverskyLoss) or (isinstance(criterion, LovaszLoss) and not _is_binary_lovasz(criterion))
         softmax = softmax or (isinstance(criterion, CrossEntropyLoss) and not criterion.use_sigmoid)
         if softmax and out_channels == 1:

@@ -51,7 +51,7 @@ class DetailPreservingPool2d(WindowPool2d):
         self.log_alpha = nn.Parameter(torch.empty(in_channels))
         self.log_lambda = nn.Parameter(torch.empty(in_channels))
         if not lite:
-            edges = tuple(edge | 1 for edge in self.kernel_size)
+            edges = self.kernel_size[0] | 1, self.kernel_size[1] | 1
             self.smooth = nn.Conv2d(in_channels, in_channels, edges, self.stride, groups=in_channels)
         self.init_weights()
 

@@ -101,12 +101,12 @@ class DUpsampling(BaseModule):
         return self.start_temperature * self.log_temperature.exp()
 
     def init_weights(self):
-        """Read the fitted file, or draw W for ``init='random'``."""
-        super().init_weights()
+        """Read the fitted file, or draw W for ``init='random'``; then apply ``init_cfg``."""
         if self.weight_file is not None:
             self.load_fit(torch.load(self.weight_file, map_location='cpu', weights_only=True))
         elif self.init == 'random':
             self._draw()
+        super().init_weights()
 
     def _draw(self):
         self._take({name: torch.randn(shape) / max(shape) ** 0.5 if len(shape) == 2 else torch.zeros(shape) for name, shape in self._shapes.items()})
@@ -118,8 +118,14 @@ class DUpsampling(BaseModule):
             fit: Its dictionary.
 
         Raises:
-            ValueError: If it was fitted for another ratio, class count, channel count or kind, or holds NaN or infinity.
+            ValueError: If it is none, was fitted for another ratio, class count, channel count or kind, or holds NaN or infinity.
         """
+        missing = [name for name in ('scale_factor', 'num_classes', 'channels', 'method') if name not in fit]
+        if missing:
+            raise ValueError(
+                f'DUpsampling: weight must be a file of fit_dupsampling, but got one without {", ".join(missing)} (it begins with '
+                f'{", ".join(map(str, list(fit)[:3]))}); fit W: {self._command()}'
+            )
         for name, wanted in (('scale_factor', self.scale_factor), ('num_classes', self.out_channels), ('channels', self.in_channels)):
             if fit[name] != wanted:
                 raise ValueError(f'DUpsampling: {name} of W must be {wanted}, but got {fit[name]}; fit it anew: {self._command()}')

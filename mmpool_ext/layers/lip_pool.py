@@ -5,13 +5,12 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule, kaiming_init
 from mmengine.registry import MODELS
-from mmengine.utils import to_2tuple
 from torch import nn
 
 from ..ops import gated_lip_pool2d, instance_norm_relu, lip_pool2d
 from ..ops._extension import check_backend, use_native
 from ..ops.gated_lip_pool import MAX_GATE_SCALE
-from ..ops.window import wide
+from ..ops.window import pair, wide
 from .window_pool import without_autocast
 
 
@@ -60,9 +59,9 @@ class ProjectionLogit(BaseModule):
         nn.init.zeros_(self.conv.weight)
 
     def init_weights(self):
-        """Zero the convolution again: a parent's initialisation of all convolutions has run over it."""
-        super().init_weights()
+        """Zero the convolution again, since a parent's initialisation of all convolutions has run over it; then apply ``init_cfg``."""
         nn.init.zeros_(self.conv.weight)
+        super().init_weights()
 
     @property
     def fuses(self) -> bool:
@@ -110,9 +109,9 @@ class BottleneckTrunk(BaseModule):
 
     def init_weights(self):
         """Kaiming-normal (fan out) convolutions, as the authors' code."""
-        super().init_weights()
         kaiming_init(self.conv1)
         kaiming_init(self.conv2)
+        super().init_weights()
 
     def forward(self, features):
         """Map ``(N, in_channels, H, W)`` to ``(N, mid_channels, H, W)``."""
@@ -192,12 +191,14 @@ class LIPPool2d(BaseModule):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        if any(k < s for k, s in zip(to_2tuple(kernel_size), to_2tuple(stride), strict=True)):
+        edges, steps = pair('LIPPool2d', 'kernel_size', kernel_size, 1), pair('LIPPool2d', 'stride', stride, 1)
+        if any(edge < step for edge, step in zip(edges, steps, strict=True)):
             raise ValueError(f'LIPPool2d: kernel_size must be at least stride, but got kernel_size {kernel_size} and stride {stride}')
         check_backend('LIPPool2d', backend)
-        if isinstance(logit.get('type'), str) and MODELS.get(logit['type']) is None:
-            known = 'ProjectionLogit, SimplifiedLogit, BottleneckLogit'
-            raise ValueError(f'LIPPool2d: logit must have a registered type ({known} are), but got {logit["type"]!r}')
+        with MODELS.switch_scope_and_registry(None) as registry:  # the codebase's, whose modules are no children of the root's
+            if isinstance(logit.get('type'), str) and registry.get(logit['type']) is None:
+                known = 'ProjectionLogit, SimplifiedLogit, BottleneckLogit'
+                raise ValueError(f'LIPPool2d: logit must have a registered type ({known} are), but got {logit["type"]!r}')
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.ceil_mode, self.dilation, self.backend = ceil_mode, dilation, backend
         self.logit = MODELS.build(dict(dict(in_channels=in_channels, out_channels=in_channels), **logit))

@@ -4,13 +4,12 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 from torch.fx import Proxy
 
 from ..ops import lip_pool2d
 from ..ops.tracing import is_exporting, is_symbolic, traceable
-from ..ops.window import Window
+from ..ops.window import Window, pair
 
 
 def without_autocast(input: Tensor):
@@ -37,7 +36,7 @@ class WindowPool2d(nn.Module):
         ``H_out = (H + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1``; with ``ceil_mode`` the division rounds up, as in torch.
 
     Raises:
-        ValueError: If a size is not positive or the border is wider than half a window.
+        ValueError: If a size is neither a positive int nor a pair of them, or the border is wider than half a window.
     """
 
     def __init__(self, in_channels: int, kernel_size=2, stride=2, padding=0, *, ceil_mode: bool = False, dilation=1):
@@ -46,16 +45,13 @@ class WindowPool2d(nn.Module):
         if in_channels < 1:
             raise ValueError(f'{name}: in_channels must be at least 1, but got {in_channels}')
         self.in_channels = in_channels
-        self.kernel_size, self.stride, self.padding = to_2tuple(kernel_size), to_2tuple(stride), to_2tuple(padding)
-        self.ceil_mode, self.dilation = ceil_mode, to_2tuple(dilation)
-        if min(self.kernel_size + self.stride) < 1:
-            raise ValueError(f'{name}: kernel_size and stride must be at least 1, but got {kernel_size} and {stride}')
-        if min(self.dilation) < 1:
-            raise ValueError(f'{name}: dilation must be at least 1, but got {dilation}')
+        self.kernel_size, self.stride = pair(name, 'kernel_size', kernel_size, 1), pair(name, 'stride', stride, 1)
+        self.padding, self.dilation = pair(name, 'padding', padding, 0), pair(name, 'dilation', dilation, 1)
+        self.ceil_mode = ceil_mode
         edges = [gap * (kernel - 1) + 1 for gap, kernel in zip(self.dilation, self.kernel_size, strict=True)]
-        if any(not 0 <= 2 * border <= edge for border, edge in zip(self.padding, edges, strict=True)):
+        if any(2 * border > edge for border, edge in zip(self.padding, edges, strict=True)):
             dilated = f' with dilation {dilation}' if max(self.dilation) > 1 else ''
-            raise ValueError(f'{name}: padding must be between 0 and half of kernel_size, but got {padding} and {kernel_size}{dilated}')
+            raise ValueError(f'{name}: padding must be at most half of kernel_size, but got {padding} and {kernel_size}{dilated}')
 
     @property
     def window(self) -> tuple:

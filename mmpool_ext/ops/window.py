@@ -11,11 +11,16 @@ from .tracing import traceable
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-def _pair(op: str, what: str, value, least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(pair) != 2 or not all(isinstance(edge, int) and edge >= least for edge in pair):
+def pair(op: str, what: str, value, least: int) -> tuple[int, int]:
+    """Return an argument of a window, an int or a tuple or list of two, as ``(vertical, horizontal)``.
+
+    Raises:
+        ValueError: If it is neither, or less than ``least``.
+    """
+    edges = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(edges) != 2 or not all(isinstance(edge, int) and edge >= least for edge in edges):
         raise ValueError(f'{op}: {what} must be an int >= {least} or a pair of them, but got {value!r}')
-    return pair
+    return edges[0], edges[1]
 
 
 class Window(NamedTuple):
@@ -43,10 +48,10 @@ class Window(NamedTuple):
         if input.dim() != 4 or input.shape[2] == 0 or input.shape[3] == 0:
             raise ValueError(f'{op}: input must be (N, C, H, W) with H and W >= 1, but got {tuple(input.shape)}')
         window = cls(
-            _pair(op, 'kernel_size', kernel_size, 1),
-            _pair(op, 'stride', stride, 1),
-            _pair(op, 'padding', padding, 0),
-            _pair(op, 'dilation', dilation, 1),
+            pair(op, 'kernel_size', kernel_size, 1),
+            pair(op, 'stride', stride, 1),
+            pair(op, 'padding', padding, 0),
+            pair(op, 'dilation', dilation, 1),
             bool(ceil_mode),
         )
         counts = window.output_size(*input.shape[2:])

@@ -5,9 +5,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 from mmengine.analysis import FlopAnalyzer
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, ExponentialMovingAverage, PretrainedInit
 from mmengine.registry import MODELS
 from mmengine.runner import Runner, save_checkpoint
+from mmengine.runner.checkpoint import load_state_dict
 from releases import needs_torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -20,6 +21,7 @@ from mmpool_ext.layers import LIPPool2d
 AVERAGE = dict(pool=dict(type='AveragePool2d'))
 DPP = dict(pool=dict(type='DetailPreservingPool2d'))
 DPP_ORIGINAL = dict(DPP, stem_lip=False, pool_block_output=True)
+PROJECTION = dict(type='ProjectionLogit')
 STRIDED = dict(stage_with_lip=(False,) * 4, stem_lip=False)
 
 
@@ -220,7 +222,7 @@ def test_checkpoint_of_a_plain_resnet(tmp_path, monkeypatch):
     frozen = r'LIPResNet: frozen tensors start fresh and will not be trained: stem_pool.logit.conv.weight, stem_pool.logit.norm.bias'
     with pytest.warns(UserWarning, match=frozen):
         network.init_weights()
-    want = {k: v.shape for k, v in network.state_dict().items() if not k.endswith(('num_batches_tracked', 'fresh_tensors'))}
+    want = {k: v.shape for k, v in network.state_dict().items() if not k.endswith(('num_batches_tracked', 'fresh_norms'))}
     have = {k: v.shape for k, v in plain.state_dict().items() if not k.endswith('num_batches_tracked')}
     taken = sum(have.get(name) == shape for name, shape in want.items())
     unused = len(have) - taken
@@ -296,12 +298,64 @@ def test_norms_that_start_fresh_are_trained_also_after_a_resume(way, tmp_path, m
         assert torch.equal(ours, theirs), name
 
 
+def test_a_whole_checkpoint_of_such_a_training_leaves_no_norm_to_train(tmp_path):
+    """By ``init_cfg`` it starts another training, in which every tensor is a loaded one."""
+    network = small(norm_eval=True)
+    load_state_dict(network, small(**STRIDED).state_dict())
+    assert 'fresh_norms' in network.state_dict()
+    save_checkpoint(network.state_dict(), str(tmp_path / 'trained.pth'))
+    tuned = small(norm_eval=True, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'trained.pth')))
+    tuned.init_weights()
+    tuned.train()
+    assert not any(module.training for module in tuned.modules() if isinstance(module, _BatchNorm))
+    assert 'fresh_norms' not in tuned.state_dict()
+
+
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_average_of_weights(update_buffers):
+    """mmengine's EMA takes the keys when the run begins, before ``load_from``, whichever tensors that fills."""
+    network = small(norm_eval=True)
+    load_state_dict(network, small(**STRIDED).state_dict())
+    average = ExponentialMovingAverage(network, update_buffers=update_buffers)
+    network.load_state_dict(small().state_dict())
+    for _ in range(2):
+        average.update_parameters(network)
+    weights = [{key: value for key, value in net.state_dict().items() if 'fresh' not in key} for net in (average.module, network)]
+    assert_close(*weights, rtol=0, atol=0)
+
+
 def test_a_plain_state_dict_has_no_note():
     """The note is for resumes of trainings that have fresh norms alone."""
     assert not any('fresh' in name for name in small(norm_eval=True).state_dict())
     network = small(norm_eval=True)
     network.load_state_dict(small().state_dict())
     assert network.state_dict().keys() == small().state_dict().keys()
+
+
+def test_pretrained_may_be_a_class(tmp_path):
+    save_checkpoint(small(**STRIDED).state_dict(), str(tmp_path / 'plain.pth'))
+    networks = []
+    for type in ('Pretrained', PretrainedInit):
+        torch.manual_seed(0)
+        networks.append(small(init_cfg=dict(type=type, checkpoint=str(tmp_path / 'plain.pth'))))
+        networks[-1].init_weights()
+    assert_close(networks[0].state_dict(), networks[1].state_dict(), rtol=0, atol=0)
+
+
+def test_checkpoint_in_another_layout(tmp_path):
+    torch.save(dict(model=small().state_dict(), epoch=5), tmp_path / 'nested.pth')
+    network = small(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'nested.pth')))
+    with pytest.raises(ValueError, match=r"LIPResNet: the checkpoint must share at least one tensor .* begins with \['model', 'epoch'\]"):
+        network.init_weights()
+
+
+def test_windows_and_logit_of_the_pools_config():
+    wide = small(pool=dict(type='AveragePool2d', kernel_size=5, padding=2))
+    assert {pool.kernel_size for pool in wide.modules() if type(pool).__name__ == 'AveragePool2d'} == {(5, 5)}
+    logit = dict(type='SimplifiedLogit', gate_scale=None)
+    inside, beside = small(pool=dict(type='LIPPool2d', logit=logit)), small(logit=logit)
+    assert str(inside) == str(beside)
+    assert {inside.get_submodule(name).logit.gate_scale for name in lips(inside)} == {None}
 
 
 def test_checkpoint_with_nothing_in_common(tmp_path):
@@ -431,6 +485,9 @@ BAD = [
     (dict(logit=dict(type='ProjektionLogit')), r'LIPResNet: logit must have a registered type, .*; close to it: ProjectionLogit'),
     (dict(logit=dict(type='WideLogit')), r"LIPResNet: logit must have a registered type, but got 'WideLogit'"),
     (dict(logit=dict(type='ProjectionLogit'), **AVERAGE), r'logit must be None for a network without LIPPool2d'),
+    (dict(logit=PROJECTION, pool=dict(type='LIPPool2d', logit=PROJECTION)), r"logit must be None beside a logit in pool, but got {'type': 'Proj"),
+    (dict(pool=dict(type='AveragePool2d', stride=7)), r'LIPResNet: pool must keep the output size of what it replaces, but got'),
+    (dict(pool=dict(type='AveragePool2d', kernel_size=5)), r'LIPResNet: pool must keep the output size of what it replaces, but got'),
     (dict(stem_logit=dict(type='ProjectionLogit'), stem_lip=False), r'stem_logit must be None for a stem without LIPPool2d'),
     (dict(pretrained='a.pth', init_cfg=dict(type='Kaiming')), r'pretrained must be None beside init_cfg, but got a.pth'),
     (dict(multi_grid=(1,), depth=26), r'multi_grid must have at least 2 entries, but got \(1,\)'),

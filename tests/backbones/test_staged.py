@@ -46,6 +46,29 @@ def test_channels_strides_and_gradients(case, pool):
     assert not [key for key, parameter in net.named_parameters() if parameter.grad is None or not parameter.grad.any()]
 
 
+def test_pools_start_as_they_prescribe_whatever_init_cfg_draws(case, tmp_path):
+    name, arguments, *_ = case
+    kaiming = dict(type='Kaiming', layer='Conv2d')
+    net = build(name, pool=POOL, init_cfg=kaiming, **arguments)
+    trained = {key: torch.full_like(value, 2) for key, value in net.state_dict().items() if 'side_branch' in key}
+    net.init_weights()
+    branches = [parameter for key, parameter in net.named_parameters() if key.endswith('side_branch.0.weight')]
+    assert all(0.007 < branch.std() < 0.013 for branch in branches)
+    torch.save(trained, tmp_path / 'branches.pth')
+    net = build(name, pool=POOL, init_cfg=[dict(type='Pretrained', checkpoint=str(tmp_path / 'branches.pth')), kaiming], **arguments)
+    net.init_weights()
+    assert all(parameter.eq(2).all() for key, parameter in net.named_parameters() if 'side_branch' in key)
+
+
+def test_logits_of_densenet_start_at_zero_whatever_init_cfg_draws():
+    pytest.importorskip('torchvision')
+    net = build('LIPDenseNet', init_cfg=dict(type='Kaiming', layer='Conv2d'))
+    net.init_weights()
+    tops = [module.conv for module in net.modules() if type(module).__name__ in ('ProjectionLogit', 'SimplifiedLogit')]
+    assert len(tops) == 4
+    assert not any(conv.weight.any() for conv in tops)
+
+
 def test_pooled_and_original_networks_share_their_keys(case):
     name, arguments, *_ = case
     pooled, original = build(name, pool=POOL, **arguments), build(name, pool=None, **arguments)

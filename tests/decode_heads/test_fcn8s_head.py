@@ -36,6 +36,16 @@ def test_starts_as_bilinear_upsampling_of_the_coarsest_score(initialise):
     torch.testing.assert_close(output[..., 4:-4, 4:-4], expected[..., 4:-4, 4:-4])
 
 
+def test_weights_of_a_checkpoint_stay(tmp_path):
+    trained = build()
+    for tensor in trained.state_dict().values():
+        tensor.fill_(7)
+    torch.save({f'decode_head.{key}': tensor for key, tensor in trained.state_dict().items()}, tmp_path / 'fcn8s.pth')
+    head = build(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'fcn8s.pth'), prefix='decode_head'))
+    head.init_weights()
+    assert all(parameter.eq(7).all() for parameter in head.parameters())
+
+
 def test_adds_the_scores_of_the_finer_maps():
     head = build()
     torch.nn.init.normal_(head.score8.weight)

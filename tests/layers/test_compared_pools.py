@@ -81,12 +81,27 @@ def test_init_weights_covers_every_parameter(name):
 def test_bad_windows_are_errors(name):
     with pytest.raises(ValueError, match=f'{name}: in_channels must be at least 1, but got 0'):
         build(name, in_channels=0)
-    with pytest.raises(ValueError, match=f'{name}: kernel_size and stride must be at least 1, but got 2 and 0'):
+    with pytest.raises(ValueError, match=f'{name}: stride must be an int >= 1 or a pair of them, but got 0'):
         build(name, in_channels=1, stride=0)
-    with pytest.raises(ValueError, match=f'{name}: padding must be between 0 and half of kernel_size, but got 2 and 3'):
+    with pytest.raises(ValueError, match=f'{name}: kernel_size must be an int >= 1 or a pair of them, but got \\(2, 2, 2\\)'):
+        build(name, in_channels=1, kernel_size=(2, 2, 2))
+    with pytest.raises(ValueError, match=f'{name}: padding must be an int >= 0 or a pair of them, but got -1'):
+        build(name, in_channels=1, padding=-1)
+    with pytest.raises(ValueError, match=f'{name}: padding must be at most half of kernel_size, but got 2 and 3'):
         build(name, in_channels=1, kernel_size=3, padding=2)
     shown = str(build(name, in_channels=1, kernel_size=3, padding=1, ceil_mode=True))
     assert 'kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), ceil_mode=True' in shown
+
+
+@pytest.mark.parametrize('name', [*ALL, 'LIPPool2d'])
+def test_windows_may_be_lists(name):
+    """As in configs that were read from YAML or JSON."""
+    torch.manual_seed(0)
+    listed = build(name, in_channels=2, kernel_size=[3, 2], stride=2, padding=[1, 0])
+    torch.manual_seed(0)
+    paired = build(name, in_channels=2, kernel_size=(3, 2), stride=(2, 2), padding=(1, 0))
+    input = torch.rand(1, 2, 8, 8)
+    assert torch.equal(listed(input), paired(input))
 
 
 @pytest.mark.parametrize('name', ['PolynomialPool2d', 'LpPool2d', 'LIPPool2d'])

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule, Sequential
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from releases import HALF
 from torch import nn
 from torch.testing import assert_close
@@ -240,6 +240,28 @@ def test_window_smaller_than_stride():
 def test_unknown_logit_module():
     with pytest.raises(ValueError, match=r"LIPPool2d: logit must have a registered type \(ProjectionLogit, .*but got 'WideLogit'"):
         layers.LIPPool2d(3, logit=dict(type='WideLogit'))
+
+
+def test_logit_module_of_a_codebase():
+    """Registered in mmseg's registry, as code of a project of mmseg's is."""
+    registry = pytest.importorskip('mmseg.registry').MODELS
+
+    @registry.register_module(name='CodebaseLogit')
+    class CodebaseLogit(nn.Conv2d):
+        def __init__(self, in_channels, out_channels):
+            super().__init__(in_channels, out_channels, 1)
+
+    try:
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            assert type(layers.LIPPool2d(3, logit=dict(type='CodebaseLogit')).logit) is CodebaseLogit
+    finally:
+        del registry.module_dict['CodebaseLogit']
+
+
+def test_init_cfg_of_a_logit_is_applied():
+    logit = layers.ProjectionLogit(3, init_cfg=dict(type='Constant', layer='Conv2d', val=2))
+    logit.init_weights()
+    assert logit.conv.weight.eq(2).all()
 
 
 @pytest.mark.parametrize('dilation', [1, 2])

@@ -70,6 +70,8 @@ def test_draws_vocs_classes_small_in_front(annotations):
     assert label[35, 35] == 255  # crowd
     assert label[25, 25] == 15  # an object in front of a crowd
     assert run(annotations, '--min-pixels', '100').returncode == 0
+    assert '0 of 3 images' in run(annotations, '--min-pixels', '1200').stdout  # of the map that is there
+    assert (annotations.parent / 'voc21.txt').read_text() == ''
 
 
 def test_other_categories(annotations):

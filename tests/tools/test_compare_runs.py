@@ -69,6 +69,12 @@ def test_mean_and_spread_over_seeds():
     assert np.isnan(deviations[1]).all()
 
 
+def test_mean_of_the_classes_that_have_a_value():
+    """As mmseg's mIoU: a class that is neither labelled nor predicted is NaN in its table."""
+    _, means, _ = compare({'a': [dict(cat=50.0, dog=np.nan, cow=70.0)], 'b': [dict(cat=60.0, dog=np.nan, cow=70.0)]})
+    np.testing.assert_allclose(means, [[50, np.nan, 70, 60], [60, np.nan, 70, 65]])
+
+
 def test_paper_rows():
     """24 rows of 21 classes; each printed mean is that of its classes up to rounding."""
     rows = paper_rows()

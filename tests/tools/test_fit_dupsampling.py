@@ -50,10 +50,14 @@ def test_fits_writes_and_refuses_to_overwrite(data):
     assert f'mIoU of restored training labels: {fit["miou"]:.2f}' in done.stdout
     assert 'explained variance' in done.stdout
     assert Image.open(data / 'W.png').size == (3 * 50, 14 + 5 * 50)
-    assert not list(data.glob('*.partial'))
+    assert not list(data.glob('.*'))
     done = run(data)
     assert done.returncode == 2
-    assert 'OUT must not exist without --overwrite' in done.stderr
+    assert 'OUT and its picture must not exist without --overwrite, but got' in done.stderr
+    (data / 'W.pth').unlink()
+    done = run(data)
+    assert done.returncode == 2
+    assert 'W.png' in done.stderr
     assert run(data, '--overwrite', '--method', 'sgd', '--steps', '2').returncode == 0
     assert torch.load(data / 'W.pth', weights_only=True)['method'] == 'sgd'
 

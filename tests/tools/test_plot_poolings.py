@@ -42,3 +42,6 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         plot_poolings.main()
     assert 'must not exist; pass --overwrite' in capsys.readouterr().err
+    monkeypatch.setattr(sys, 'argv', ['plot_poolings', str(tmp_path / 'new' / 'x')])
+    plot_poolings.main()
+    assert [path.name for path in (tmp_path / 'new').iterdir()] == ['x']

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,16 @@ def test_every_claim_reads_its_data(name, tmp_path):
 def test_rates_are_a_third_and_three_times_of_the_claims(claim, arm):
     rates = {name: study.resolve(CLAIMS[claim], name).optim_wrapper.optimizer.lr for name in (arm, CLAIMS[claim]['baseline'])}
     assert rates[arm] == pytest.approx(rates[CLAIMS[claim]['baseline']] * (3 if 'three times' in arm else 1 / 3), rel=0.01)
+
+
+def test_fits_fit_their_heads():
+    """An auto-encoder's W has a hidden layer of 4 times the channels."""
+    claim = CLAIMS['dupsampling']
+    for arm in claim['arms']:
+        upsample = study.resolve(claim, arm).model.decode_head.get('upsample')
+        if upsample is not None:
+            method = claim['fits'][Path(upsample.weight).stem]
+            assert upsample.get('hidden_channels') == (256 if 'autoencoder' in method else None), arm
 
 
 def test_arms_of_the_core_claims_have_five_seeds():

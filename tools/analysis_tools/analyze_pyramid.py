@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from mmpool_ext.files import whole_file
 from mmpool_ext.ops.pyramid import VOID_RULES, check_strides, fuse_pyramid, label_pyramid, upsample_cells
 
 
@@ -168,9 +169,8 @@ def main():
     print_report(report)
     warn_of_absent_classes(pixels, classes, ignore_index)
     if args.out is not None:
-        unfinished = args.out.with_name(f'.{args.out.name}')
-        unfinished.write_text(json.dumps(report, indent=2) + '\n')
-        unfinished.replace(args.out)
+        with whole_file(args.out) as unfinished:
+            unfinished.write_text(json.dumps(report, indent=2) + '\n')
 
 
 if __name__ == '__main__':

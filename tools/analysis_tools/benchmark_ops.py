@@ -30,6 +30,7 @@ from rich.progress import track
 from rich.table import Table
 
 import mmpool_ext
+from mmpool_ext.files import whole_file
 from mmpool_ext.ops import lip_pool2d, polynomial_pool2d
 
 # On a GPU inputs of 205 to 411 MB in float32: several times its L2 cache.
@@ -272,14 +273,10 @@ def write(rows, facts, output):
     axes[0][0].set_ylabel('milliseconds, median')
     figure.tight_layout()
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, save in (
-        ('.json', lambda path: path.write_text(json.dumps({'machine': facts, 'rows': rows}, indent=1))),
-        ('.png', lambda path: figure.savefig(path, dpi=120, format='png')),
-    ):
-        partial_file = output.with_name(output.name + suffix + '.part')
-        save(partial_file)
-        partial_file.replace(output.with_name(output.name + suffix))
+    with whole_file(output.with_name(f'{output.name}.json')) as unfinished:
+        unfinished.write_text(json.dumps({'machine': facts, 'rows': rows}, indent=1))
+    with whole_file(output.with_name(f'{output.name}.png')) as unfinished:
+        figure.savefig(unfinished, dpi=120)
 
 
 def main():

@@ -19,6 +19,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from mmpool_ext.files import whole_file
+
 PAPER = Path(__file__).parents[2] / 'configs' / 'ppool' / 'per_class_iou.csv'
 
 
@@ -65,7 +67,8 @@ def compare(sides: dict[str, list[dict[str, float]]]) -> tuple[list[str], np.nda
         sides: For each side the results of its runs, ``{class: value}``.
 
     Returns:
-        The classes and 'mean', then means and sample standard deviations ``(sides, classes + 1)``; the deviation of a single run is NaN.
+        The classes and 'mean', then means and sample standard deviations ``(sides, classes + 1)``; the deviation of a single run is NaN. As mmseg's,
+        the mean of a run is one over the classes that have a value.
 
     Raises:
         ValueError: If two runs do not have the same classes.
@@ -79,7 +82,7 @@ def compare(sides: dict[str, list[dict[str, float]]]) -> tuple[list[str], np.nda
                 odd = ', '.join(sorted(set(run) ^ set(classes)))
                 raise ValueError(f'compare_runs: all runs must have the same classes, but got {odd} in only one of {first_name} and {name}')
         values = np.array([[run[key] for key in classes] for run in runs])
-        values = np.column_stack([values, values.mean(1)])
+        values = np.column_stack([values, np.nanmean(values, 1)])
         means.append(values.mean(0))
         deviations.append(values.std(0, ddof=1) if len(runs) > 1 else np.full(values.shape[1], np.nan))
     return [*classes, 'mean'], np.array(means), np.array(deviations)
@@ -117,7 +120,7 @@ def draw(path, names, classes, means, deviations, top):
     width = 0.8 / len(gains)
     for side, (gain, spread) in enumerate(zip(gains, spreads, strict=True)):
         places = np.arange(len(order)) + (side - (len(gains) - 1) / 2) * width
-        whiskers = None if np.isnan(spread).any() else spread[order]
+        whiskers = None if np.isnan(spread).all() else spread[order]
         bars = axes.bar(places, gain[order], width, yerr=whiskers, capsize=2, label=names[side + 1])
         bars[-1].set_edgecolor('black')
     axes.axhline(0, color='black', linewidth=0.8)
@@ -164,12 +167,9 @@ def main():
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print_table(list(sides), *result)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = [path.with_name(f'.{path.name}') for path in targets]  # hidden, of the same type
-    write_csv(unfinished[0], list(sides), *result)
-    draw(unfinished[1], list(sides), *result, args.top)
-    for source, target in zip(unfinished, targets, strict=True):
-        source.replace(target)
+    with whole_file(targets[0]) as values, whole_file(targets[1]) as chart:
+        write_csv(values, list(sides), *result)
+        draw(chart, list(sides), *result, args.top)
     print('\n'.join(str(path) for path in targets))
 
 

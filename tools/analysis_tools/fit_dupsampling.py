@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from torch.utils.data import DataLoader, Dataset
 
 from mmpool_ext.datasets.dataset_configs import leaves, loads_labels, step_class, type_name
+from mmpool_ext.files import whole_file
 from mmpool_ext.layers.dupsampling_fit import METHODS, VOID_RULES, fit_dupsampling
 from mmpool_ext.visualization.dupsampling_components import draw_components
 
@@ -168,8 +169,11 @@ def parse_args():
     parser.add_argument('--seed', type=int, default=0)
     add_num_workers(parser)
     args = parser.parse_args()
-    if args.out.exists() and not args.overwrite:
-        parser.error(f'OUT must not exist without --overwrite, but got {args.out}')
+    if args.out.suffix == '.png':
+        parser.error(f'OUT must have another suffix than .png, which is its picture, but got {args.out}')
+    for path in (args.out, args.out.with_suffix('.png')):
+        if path.exists() and not args.overwrite:
+            parser.error(f'OUT and its picture must not exist without --overwrite, but got {path}')
     return parser, args
 
 
@@ -209,12 +213,10 @@ def main():
             )
     except ValueError as error:
         parser.error(str(error))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.out.with_suffix(args.out.suffix + '.partial')
-    torch.save(fit, partial)
-    partial.replace(args.out)
     names = datasets[0].metainfo['classes']
-    draw_components(fit['weight'], names, args.ratio).save(args.out.with_suffix('.png'))
+    with whole_file(args.out) as unfinished, whole_file(args.out.with_suffix('.png')) as picture:
+        torch.save(fit, unfinished)
+        draw_components(fit['weight'], names, args.ratio).save(picture)
     print(f'{fit["windows"]} windows, {fit["mixed_windows"]} of several classes; {fit["method"]} in {time.perf_counter() - start:.0f} s')
     print(f'explained variance: {explained(fit)}\nmIoU of restored training labels: {fit["miou"]:.2f}')
     warn_of_absent_classes(pixels[:num_classes], names, ignore_index)

@@ -22,6 +22,7 @@ from rich.progress import track
 from rich.table import Table
 from visualize_lip import load_image, load_model, look
 
+from mmpool_ext.files import whole_file
 from mmpool_ext.visualization.receptive_field import half_radius, receptive_field
 
 
@@ -104,9 +105,8 @@ def main():
     table.add_row(f'{means["radius"]:.1f} pixels', f'{means["inside"]:.3f}', f'{means["beside"]:.3f}')
     Console().print(table)
     if args.out:
-        unfinished = args.out.with_name(f'.{args.out.name}')
-        unfinished.write_text(json.dumps(means) + '\n')
-        unfinished.replace(args.out)
+        with whole_file(args.out) as unfinished:
+            unfinished.write_text(json.dumps(means) + '\n')
 
 
 if __name__ == '__main__':

@@ -23,6 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 import mmpool_ext  # noqa: F401 tells mmengine where configs are
+from mmpool_ext.files import whole_file
 
 
 def crops(image, shift, size, axis):
@@ -103,9 +104,8 @@ def main():
         table.add_row(str(shift), f'{share:.4f}')
     Console().print(table)
     if args.out:
-        unfinished = args.out.with_name(f'.{args.out.name}')
-        unfinished.write_text(json.dumps(consistency) + '\n')
-        unfinished.replace(args.out)
+        with whole_file(args.out) as unfinished:
+            unfinished.write_text(json.dumps(consistency) + '\n')
 
 
 if __name__ == '__main__':

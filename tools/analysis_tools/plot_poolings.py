@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
+from mmpool_ext.files import whole_file
 from mmpool_ext.layers import DetailPreservingPool2d, LpPool2d
 from mmpool_ext.ops import polynomial_pool2d
 
@@ -101,9 +102,8 @@ def main():
     args = parser.parse_args()
     if args.out.exists() and not args.overwrite:
         parser.error(f'{args.out} must not exist; pass --overwrite to replace')
-    unfinished = args.out.with_name(f'.{args.out.name}')
-    draw().savefig(unfinished, dpi=80)
-    unfinished.replace(args.out)
+    with whole_file(args.out) as unfinished:
+        draw().savefig(unfinished, dpi=80, format=args.out.suffix[1:] or 'png')
     print(args.out)
 
 

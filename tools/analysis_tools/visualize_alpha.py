@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from mmpool_ext.files import whole_file
 from mmpool_ext.visualization.alpha import draw_alpha, watch_alpha
 from mmpool_ext.visualization.pipeline import image_pipeline
 
@@ -38,9 +39,8 @@ def main():
     except ValueError as error:
         parser.error(str(error))
     figure = draw_alpha(Image.open(args.image).convert('RGB'), {name: alpha[0] for name, alpha in maps.items()}, args.num_channels)
-    unfinished = args.out.with_name(f'.{args.out.name}')
-    figure.savefig(unfinished, dpi=110)
-    unfinished.replace(args.out)
+    with whole_file(args.out) as unfinished:
+        figure.savefig(unfinished, dpi=110, format=args.out.suffix[1:] or 'png')
     print(args.out)
 
 

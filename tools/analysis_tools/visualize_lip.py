@@ -20,6 +20,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from rich.progress import track
 
+from mmpool_ext.files import whole_file
 from mmpool_ext.layers import LIPPool2d
 from mmpool_ext.visualization.importance import draw_importance, watch_importance
 from mmpool_ext.visualization.pipeline import image_pipeline
@@ -150,9 +151,8 @@ def main():
         figure = visualize(models, args.image, [tuple(location) for location in args.location], args.class_name, args.stage, args.num_channels)
     except (ValueError, RuntimeError, OSError) as error:
         parser.error(str(error))
-    unfinished = args.out.with_name(f'.{args.out.name}')
-    figure.savefig(unfinished, dpi=110, format='png')
-    unfinished.replace(args.out)
+    with whole_file(args.out) as unfinished:
+        figure.savefig(unfinished, dpi=110, format='png')
     print(args.out)
 
 

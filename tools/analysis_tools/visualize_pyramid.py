@@ -14,6 +14,7 @@ import torch
 from mmcv.transforms import LoadAnnotations
 
 from mmpool_ext.datasets.dataset_configs import leaves
+from mmpool_ext.files import whole_file
 from mmpool_ext.ops.pyramid import RELABEL_MODES
 from mmpool_ext.visualization.pipeline import image_pipeline
 from mmpool_ext.visualization.pyramid import draw_pyramid
@@ -93,9 +94,8 @@ def main():
         figure = visualize(model, args.image, label)
     except ValueError as error:
         parser.error(str(error))
-    unfinished = args.out.with_name(f'.{args.out.name}')
-    figure.savefig(unfinished, dpi=110, format=args.out.suffix[1:] or 'png')
-    unfinished.replace(args.out)
+    with whole_file(args.out) as unfinished:
+        figure.savefig(unfinished, dpi=110, format=args.out.suffix[1:] or 'png')
     print(args.out)
 
 

@@ -15,6 +15,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from rich.progress import track
 
+from mmpool_ext.files import whole_file
+
 # In VOC's order, under COCO's names.
 NAMES = ('airplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow')
 NAMES += ('dining table', 'dog', 'horse', 'motorcycle', 'person', 'potted plant', 'sheep', 'couch', 'train', 'tv')
@@ -58,16 +60,17 @@ def main():
     for image_id in track(sorted(coco.imgs), description='label maps'):
         name = Path(coco.imgs[image_id]['file_name']).stem
         path = args.out / f'{name}.png'
-        if not path.exists():
-            label = label_map(coco, image_id, labels)
-            if np.count_nonzero((label > 0) & (label != CROWD)) < args.min_pixels:
-                continue
-            partial = path.with_suffix('.partial')
-            Image.fromarray(label).save(partial, format='PNG')
-            partial.replace(path)
+        there = path.exists()
+        label = np.asarray(Image.open(path)) if there else label_map(coco, image_id, labels)
+        if np.count_nonzero((label > 0) & (label != CROWD)) < args.min_pixels:
+            continue
+        if not there:
+            with whole_file(path) as unfinished:
+                Image.fromarray(label).save(unfinished)
         kept.append(name)
     list_path = args.out.with_suffix('.txt')
-    list_path.write_text(''.join(f'{name}\n' for name in kept))
+    with whole_file(list_path) as unfinished:
+        unfinished.write_text(''.join(f'{name}\n' for name in kept))
     print(f'{len(kept)} of {len(coco.imgs)} images: {args.out} and {list_path}')
 
 

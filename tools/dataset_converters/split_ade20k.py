@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpool_ext.files import whole_file
+
 NUM_TRAINING = 20210
 LISTS = ('train_16k.txt', 'train_4k.txt')
 
@@ -39,9 +41,8 @@ def main():
     if not args.overwrite and (existing := [str(path) for path in outputs if path.exists()]):
         parser.error(f'split_ade20k: the lists must be new, but got {", ".join(existing)}; pass --overwrite to write over them')
     for path, part in zip(outputs, split(names, args.seed), strict=True):
-        unfinished = path.with_name(f'.{path.name}')
-        unfinished.write_text('\n'.join(part) + '\n')
-        unfinished.replace(path)
+        with whole_file(path) as unfinished:
+            unfinished.write_text('\n'.join(part) + '\n')
         print(f'{path}: {len(part)} images')
 
 

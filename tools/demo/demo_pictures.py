@@ -22,6 +22,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from PIL import Image
 
+from mmpool_ext.files import whole_file
 from mmpool_ext.layers import fit_dupsampling
 from mmpool_ext.visualization.alpha import draw_alpha, watch_alpha
 from mmpool_ext.visualization.dupsampling_components import draw_components
@@ -107,14 +108,13 @@ def draw_overview(image, logit, alpha, components, level, strides):
 
 def save(figure, path: Path):
     """Write a picture in one step; 256 colours keep it small."""
-    unfinished = path.with_name(f'.{path.name}')
-    if isinstance(figure, Image.Image):
-        picture = figure
-    else:
-        figure.savefig(unfinished, dpi=75, format='png')
-        picture = Image.open(unfinished).convert('RGB')
-    picture.quantize(256, dither=Image.Dither.NONE).save(unfinished, format='png', optimize=True)
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        if isinstance(figure, Image.Image):
+            picture = figure
+        else:
+            figure.savefig(unfinished, dpi=75)
+            picture = Image.open(unfinished).convert('RGB')
+        picture.quantize(256, dither=Image.Dither.NONE).save(unfinished, optimize=True)
     print(f'{path} ({path.stat().st_size // 1024} KB)')
 
 

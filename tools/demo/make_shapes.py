@@ -12,8 +12,9 @@ two thirds of it: a ring along every border, which leaves thin lines their label
 carries; train sees only their left part, val only their right part. The same seed gives the same bytes, and an image does not depend on how many
 there are.
 
-Presets: ``mixed`` has objects of all sizes and is the demos' data; ``small`` has many objects, boxes and discs 6 to 16 pixels wide and signs 10 to
-16 high, which a stride of 8 or 16 nearly loses; ``thin`` has lines of 1 to 2 pixels, and stripes of 2 to 5 pixels a period on boxes and discs, which a stride turns into false patterns.
+Presets: ``mixed`` has objects of all sizes and is the demos' data; ``small`` has many objects, boxes and discs 6 to 16 pixels wide and signs 10
+to 16 high, which a stride of 8 or 16 nearly loses; ``thin`` has lines of 1 to 2 pixels, and stripes of 2 to 5 pixels a period on boxes and
+discs, which a stride turns into false patterns.
 """
 
 import argparse

@@ -31,6 +31,7 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from PIL import Image
 from rich.progress import track
 
+from mmpool_ext.backbones.checkpoint import is_pretrained
 from mmpool_ext.datasets.dataset_configs import leaves
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -215,7 +216,7 @@ def check_checkpoints(cfg, model):
     for name, module in model.named_modules():
         init = getattr(module, 'init_cfg', None)
         for one in init if isinstance(init, list) else [init]:
-            if one and one.get('type') == 'Pretrained' and one.get('checkpoint'):
+            if one and is_pretrained(one) and one.get('checkpoint'):
                 lines.append(check_checkpoint(one['checkpoint'], module, name or 'model'))
     if cfg.get('load_from'):
         lines.append(check_checkpoint(cfg.load_from, model, 'model'))

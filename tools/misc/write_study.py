@@ -22,6 +22,8 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from study import RUNS, STUDY, baselines, load_study
 
+from mmpool_ext.files import whole_file
+
 PAGE = RUNS.parent / 'index.md'
 MIN_SEEDS = 3  # for a sentence: of two differences, Student's interval is 9 standard deviations wide on each side
 HEAD = """# Study on shapes
@@ -34,10 +36,10 @@ figures.
   a run repeats its figures exactly.
 - `python tools/misc/write_study.py` writes this page from `docs/study/runs`, a JSON file a run. The arms are in `configs/shapes/study.yml`.
 - Data: 400 training and 200 held-out images of 160 x 160 pixels, `tools/demo/make_shapes.py --preset`: `mixed` has objects of all sizes, `thin`
-  lines of 1 to 2 pixels and stripes with a period of 2 to 5, `small` boxes and discs 6 to 16 pixels wide and signs 10 to 16 high. Data seeds are
-  fixed; a training seed varies initialisation, order and flips.
-- All arms of a claim have one schedule, the demo's, unless their name says otherwise. Its learning rate is chosen for the baseline: the rows "of the rate" say what that does at a
-  third and at three times of it.
+  lines of 1 to 2 pixels and stripes with a period of 2 to 5, `small` boxes and discs 6 to 16 pixels wide and signs 10 to 16 high. Data seeds
+  are fixed; a training seed varies initialisation, order and flips.
+- All arms of a claim have one schedule, the demo's, unless their name says otherwise. Its learning rate is chosen for the baseline: the rows
+  "of the rate" say what that does at a third and at three times of it.
 - "±" is the standard deviation over seeds. A difference is paired by seed, in points, with Student's 95% interval. Each interval stands for one
   comparison: of twenty that differ in nothing, one excludes 0.
 """
@@ -158,8 +160,8 @@ def draw(claim, runs, arms, path):
     """Draw each seed's difference from the baseline, and mean and interval, an arm a line and a metric a panel."""
     metrics = list(claim['metrics'])[:3]
     pairs = [(arm, baseline) for arm in arms for baseline in baselines(claim, arm)]
-    names = [arm if len(baselines(claim, arm)) == 1 else f'{arm} (from {baseline})' for arm, baseline in pairs]
-    figure, panels = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics) + 1.5, 0.36 * len(pairs) + 1.2), sharey=True, layout='constrained')
+    names = [arm if len(baselines(claim, arm)) == 1 else f'{arm}\n(from {baseline})' for arm, baseline in pairs]
+    figure, panels = plt.subplots(1, len(metrics), figsize=(3.2 * len(metrics) + 3.5, 0.36 * len(pairs) + 1.2), sharey=True, layout='constrained')
     for axes, metric in zip(np.atleast_1d(panels), metrics, strict=True):
         for line, (arm, baseline) in enumerate(pairs):
             comparison = compare(runs, arm, baseline, claim['metrics'][metric])
@@ -170,7 +172,7 @@ def draw(claim, runs, arms, path):
                 axes.plot([low, high], [line, line], color=colour, linewidth=2)
                 axes.plot(comparison.differences.mean(), line, 'D', color=colour, markersize=6)
         axes.axvline(0, color='black', linewidth=0.8)
-        axes.set(xlabel=f'{metric}, difference in points', yticks=range(len(pairs)), yticklabels=names)
+        axes.set(xlabel=f'{metric}, points', yticks=range(len(pairs)), yticklabels=names)
     np.atleast_1d(panels)[0].invert_yaxis()
     figure.savefig(path, dpi=90, metadata={'Software': None})
     plt.close(figure)
@@ -256,7 +258,8 @@ def write(study, folder, page):
     torch = ', '.join(sorted({record['stack']['torch'] for record in records}))
     hours = sum(record['seconds'] for record in records) / 3600
     facts = f'\n{len(records)} runs, {hours:.1f} hours of one thread each, torch {torch}, {hardware}, commits {commits}.\n'
-    page.write_text(HEAD + facts + '\n## Summary\n\n' + '\n'.join(summary) + '\n' + '\n'.join(parts))
+    with whole_file(page) as unfinished:
+        unfinished.write_text(HEAD + facts + '\n## Summary\n\n' + '\n'.join(summary) + '\n' + '\n'.join(parts))
 
 
 def slug_of_heading(title):

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from mmpool_ext import LIPDenseNet, LIPResNet
+from mmpool_ext.files import whole_file
 
 # Our names as regular expressions, and the authors' for them; the first that matches counts, and all else is alike
 NAMES = (
@@ -145,10 +146,8 @@ def main():
         state = convert(load(args.source, args.trusted), args.to_authors, args.classifier)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.out.with_suffix(args.out.suffix + '.partial')
-    torch.save(state, partial)
-    partial.replace(args.out)
+    with whole_file(args.out) as unfinished:
+        torch.save(state, unfinished)
     print(f'{args.out}: {len(state)} tensors')
 
 
