@@ -1,6 +1,6 @@
 """Write files whole."""
 
-import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,18 +14,16 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         path: The file. Its folder is made where there is none.
 
     Yields:
-        A hidden path in the same folder and with the same suffix, to be written. When the block ends it is renamed to ``path``; when it raises,
-        removed.
+        A path with the same name in a hidden folder beside it, to be written. When the block ends the file takes its place; when the block
+        raises, it is removed.
 
     Example:
         >>> with whole_file('/tmp/mmpool_ext_example/report.txt') as unfinished:
         ...     _ = unfinished.write_text('all of it')
     """
-    path = Path(path)
+    path = Path(path).resolve()  # of a link, what it leads to
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{os.getpid()}.{path.name}')
-    try:
+    with tempfile.TemporaryDirectory(prefix='.', dir=path.parent) as folder:
+        unfinished = Path(folder, path.name)
         yield unfinished
         unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

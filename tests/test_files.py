@@ -9,10 +9,19 @@ def test_appears_when_it_is_written(tmp_path):
     path = tmp_path / 'new' / 'report.png'
     with whole_file(path) as unfinished:
         unfinished.write_text('all')
-        assert unfinished.suffix == '.png'
-        assert not path.exists()
+        assert unfinished.name == 'report.png'
+        assert not list(path.parent.glob('*.png'))
     assert path.read_text() == 'all'
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / 'file').write_text('old')
+    (tmp_path / 'link').symlink_to('file')
+    with whole_file(tmp_path / 'link') as unfinished:
+        unfinished.write_text('new')
+    assert (tmp_path / 'link').is_symlink()
+    assert (tmp_path / 'file').read_text() == 'new'
 
 
 def test_an_error_leaves_the_old_file(tmp_path):

@@ -273,7 +273,7 @@ def prepare(claims, runs):
                 config = Path(folder, 'config.py')
                 resolve(claim, claim['baseline']).dump(config)
                 tool = ROOT / 'tools' / 'analysis_tools' / 'fit_dupsampling.py'
-                subprocess.run([sys.executable, tool, config, '--out', out, *map(str, options)], cwd=ROOT, check=True)
+                subprocess.run([sys.executable, tool, config, '--out', out, '--overwrite', *map(str, options)], cwd=ROOT, check=True)
 
 
 def show(claims, runs, jobs):

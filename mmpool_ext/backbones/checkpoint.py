@@ -11,7 +11,7 @@ REPORTING: set[int] = set()  # modules whose init_weights runs in report_checkpo
 
 def _is_note(name):
     """Whether an entry of a state dict is no weight: batch normalisation's counter, or what LIPResNet notes for a resume."""
-    return name.endswith(('num_batches_tracked', 'fresh_norms'))
+    return name.endswith(('num_batches_tracked', 'fresh_tensors'))
 
 
 def is_pretrained(init_cfg):

@@ -84,18 +84,10 @@ class LIPDenseNet(StagedBackbone):
         features.pool0 = build_pool(pool, features.conv0.out_channels, 3, 2, 1, owner='LIPDenseNet')
         for transition in (features.transition1, features.transition2, features.transition3):
             transition.pool = build_pool(dict(logit, **pool), transition.conv.out_channels, 2, 2, replaces='average', owner='LIPDenseNet')
-        self._start_trunks()
-
-    def start_pools(self):
-        """Let the poolings start as they prescribe, but for the trunks' convolutions."""
-        super().start_pools()
-        self._start_trunks()
-
-    def _start_trunks(self):
-        for module in self.features.modules():
-            if isinstance(module, BottleneckTrunk):  # as torchvision and the authors' DenseNet, fan in
-                nn.init.kaiming_normal_(module.conv1.weight)
-                nn.init.kaiming_normal_(module.conv2.weight)
+        for module in features.modules():
+            if isinstance(module, BottleneckTrunk):
+                module.fan = 'fan_in'  # as torchvision and the authors' DenseNet
+                module.draw()
 
     def forward(self, input):
         """Compute the outputs, a tuple with one map ``(N, C_i, H_i, W_i)`` for each of ``out_indices``.

@@ -224,7 +224,7 @@ class LIPResNet(BaseModule):
         conv_cfg: Config of the convolutions.
         norm_cfg: Config of the normalisations (those inside logit modules are InstanceNorm always).
         norm_eval: Keep batch normalisation in eval mode, except behind convolutions that a partly fitting checkpoint left fresh. The checkpoints
-            of such a training note which these are: a resume and ``load_from`` go on with them, a ``Pretrained`` config takes all as loaded.
+            of such a training note which these are: a resume and ``load_from`` go on with them; the backbone's own ``init_cfg`` takes all as loaded.
         dcn: Config of deformable convolutions for the 3x3s, for example ``dict(type='DCN', deform_groups=1)``.
         stage_with_dcn: Which stages have them.
         plugins: As upstream: list of ``dict(cfg=..., stages=(...), position=...)``.
@@ -439,7 +439,9 @@ class LIPResNet(BaseModule):
         """Keep in a training's checkpoint which norms ``norm_eval`` leaves trained, so that a resume goes on with them."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.norm_eval and self.notes_fresh:
-            destination[f'{prefix}fresh_norms'] = torch.tensor([weight in (self.fresh or ()) for weight in self._weights_before_norms().values()])
+            marks = {weight: '+' if weight in (self.fresh or ()) else '-' for weight in self._weights_before_norms().values()}
+            text = '\n'.join(mark + weight for weight, mark in marks.items())  # of one length, whichever are fresh
+            destination[f'{prefix}fresh_tensors'] = torch.tensor(list(text.encode()), dtype=torch.uint8)
 
     def _weights_before_norms(self):
         """Name of the weight that each batch normalisation follows."""
@@ -448,14 +450,14 @@ class LIPResNet(BaseModule):
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         """Note which tensors start fresh: those that no checkpoint so far has filled, or those that a resumed training notes."""
-        noted, weights = state_dict.pop(f'{prefix}fresh_norms', None), list(self._weights_before_norms().values())
-        if noted is not None and len(noted) == len(weights) and not is_initialising(self):
-            self.fresh = {weight for weight, fresh in zip(weights, noted.tolist(), strict=True) if fresh}
-        else:
-            report = CheckpointReport.of(self)
-            report.take({name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)})
-            self.fresh = report.fresh if self.fresh is None else self.fresh & report.fresh
-        self.notes_fresh |= not self.fresh.isdisjoint(weights)
+        noted = state_dict.pop(f'{prefix}fresh_tensors', None)
+        report = CheckpointReport.of(self)
+        report.take({name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)})
+        self.fresh = report.fresh if self.fresh is None else self.fresh & report.fresh
+        if noted is not None and not is_initialising(self):
+            lines = bytes(noted.tolist()).decode().split('\n')
+            self.fresh = self.fresh | {line.removeprefix('+') for line in lines if not line.startswith('-')}
+        self.notes_fresh |= not self.fresh.isdisjoint(self._weights_before_norms().values())
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.train(self.training)
 

@@ -155,7 +155,7 @@ def start_inside(module: nn.Module):
         start = getattr(child, 'init_weights', None)
         if start is None:
             start_inside(child)
-        else:
+        elif not getattr(child, 'is_init', False):
             start()
 
 

@@ -45,11 +45,11 @@ def check_losses(owner: str, loss_decode: nn.Module, out_channels: int, sampler)
         if isinstance(criterion, CrossEntropyLoss) and criterion.use_mask:
             problem = 'use_mask is for masks of regions'
         if isinstance(sampler, OHEMPixelSampler):
-            binary = out_channels == 1
-            if sampler.thresh is not None and binary:
-                problem = "the sampler's thresh is of a softmax, which needs at least two output channels; set thresh=None"
-            elif sampler.thresh is None and (isinstance(criterion, FocalLoss) or (getattr(criterion, 'use_sigmoid', False) and not binary)):
-                problem = f'it has a value for each channel, and a sampler without thresh needs one for each pixel{"" if binary else "; set thresh"}'
+            sigmoid = isinstance(criterion, CrossEntropyLoss) and criterion.use_sigmoid
+            if sampler.thresh is None and (isinstance(criterion, FocalLoss) or (sigmoid and out_channels > 1)):
+                problem = 'it has a value for each channel, and a sampler without thresh needs one for each pixel'
+            elif sampler.thresh is not None and out_channels == 1:
+                problem = "the sampler's thresh is of a softmax, which needs at least two output channels"
         softmax = isinstance(criterion, TverskyLoss) or (isinstance(criterion, LovaszLoss) and not _is_binary_lovasz(criterion))
         softmax = softmax or (isinstance(criterion, CrossEntropyLoss) and not criterion.use_sigmoid)
         if softmax and out_channels == 1:

@@ -118,7 +118,8 @@ class DUpsampling(BaseModule):
             fit: Its dictionary.
 
         Raises:
-            ValueError: If it is none, was fitted for another ratio, class count, channel count or kind, or holds NaN or infinity.
+            ValueError: If it is not a result of ``fit_dupsampling``, was fitted for another ratio, class count, channel count or kind, or holds
+                NaN or infinity.
         """
         missing = [name for name in ('scale_factor', 'num_classes', 'channels', 'method') if name not in fit]
         if missing:

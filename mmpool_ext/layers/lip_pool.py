@@ -106,12 +106,17 @@ class BottleneckTrunk(BaseModule):
         self.norm1 = nn.InstanceNorm2d(mid_channels, affine=True)
         self.conv2 = nn.Conv2d(mid_channels, mid_channels, 3, padding=dilation, dilation=dilation, bias=False)
         self.norm2 = nn.InstanceNorm2d(mid_channels, affine=True)
+        self.fan = 'fan_out'  # as the authors' ResNet
 
     def init_weights(self):
-        """Kaiming-normal (fan out) convolutions, as the authors' code."""
-        kaiming_init(self.conv1)
-        kaiming_init(self.conv2)
+        """Draw the convolutions, then apply ``init_cfg``."""
+        self.draw()
         super().init_weights()
+
+    def draw(self):
+        """Draw the convolutions from Kaiming's normal distribution."""
+        kaiming_init(self.conv1, mode=self.fan)
+        kaiming_init(self.conv2, mode=self.fan)
 
     def forward(self, features):
         """Map ``(N, in_channels, H, W)`` to ``(N, mid_channels, H, W)``."""

@@ -222,7 +222,7 @@ def test_checkpoint_of_a_plain_resnet(tmp_path, monkeypatch):
     frozen = r'LIPResNet: frozen tensors start fresh and will not be trained: stem_pool.logit.conv.weight, stem_pool.logit.norm.bias'
     with pytest.warns(UserWarning, match=frozen):
         network.init_weights()
-    want = {k: v.shape for k, v in network.state_dict().items() if not k.endswith(('num_batches_tracked', 'fresh_norms'))}
+    want = {k: v.shape for k, v in network.state_dict().items() if not k.endswith(('num_batches_tracked', 'fresh_tensors'))}
     have = {k: v.shape for k, v in plain.state_dict().items() if not k.endswith('num_batches_tracked')}
     taken = sum(have.get(name) == shape for name, shape in want.items())
     unused = len(have) - taken
@@ -302,13 +302,17 @@ def test_a_whole_checkpoint_of_such_a_training_leaves_no_norm_to_train(tmp_path)
     """By ``init_cfg`` it starts another training, in which every tensor is a loaded one."""
     network = small(norm_eval=True)
     load_state_dict(network, small(**STRIDED).state_dict())
-    assert 'fresh_norms' in network.state_dict()
+    assert 'fresh_tensors' in network.state_dict()
     save_checkpoint(network.state_dict(), str(tmp_path / 'trained.pth'))
     tuned = small(norm_eval=True, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'trained.pth')))
     tuned.init_weights()
     tuned.train()
     assert not any(module.training for module in tuned.modules() if isinstance(module, _BatchNorm))
-    assert 'fresh_norms' not in tuned.state_dict()
+    assert 'fresh_tensors' not in tuned.state_dict()
+    part = small(norm_eval=True, out_indices=(0, 1, 2))
+    load_state_dict(part, network.state_dict())  # as load_from
+    part.train()
+    assert {name for name, module in part.named_modules() if isinstance(module, _BatchNorm) and module.training} == {'layer2.0.bn2', 'layer3.0.bn2'}
 
 
 @pytest.mark.parametrize('update_buffers', [False, True])

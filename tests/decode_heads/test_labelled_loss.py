@@ -201,10 +201,10 @@ def test_a_softmax_needs_two_channels_and_a_sampler_a_loss_of_pixels():
     sampler = dict(type='OHEMPixelSampler', min_kept=10)
     sigmoid = dict(type='CrossEntropyLoss', use_sigmoid=True)
     for loss, channels, thresh, problem in (
-        (sigmoid, 1, 0.7, "the sampler's thresh is of a softmax, which needs at least two output channels; set thresh=None"),
-        (sigmoid, 3, None, 'it has a value for each channel, and a sampler without thresh needs one for each pixel; set thresh'),
+        (sigmoid, 1, 0.7, "the sampler's thresh is of a softmax, which needs at least two output channels"),
+        (sigmoid, 3, None, 'it has a value for each channel, and a sampler without thresh needs one for each pixel'),
         (dict(type='FocalLoss'), 1, None, 'it has a value for each channel, and a sampler without thresh needs one for each pixel'),
-        (dict(type='FocalLoss'), 3, None, 'it has a value for each channel, and a sampler without thresh needs one for each pixel; set thresh'),
+        (dict(type='FocalLoss'), 3, None, 'it has a value for each channel, and a sampler without thresh needs one for each pixel'),
     ):
         with pytest.raises(ValueError, match=problem):
             build_head('BilinearFusionHead', channels, loss_decode=loss, sampler=dict(sampler, thresh=thresh))

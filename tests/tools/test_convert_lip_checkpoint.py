@@ -157,7 +157,7 @@ def test_command_line(tmp_path):
     assert torch.load(tmp_path / 'new' / 'ours.pth', weights_only=True).keys() == convert(state, classifier=True).keys()
     assert run(tmp_path / 'new' / 'ours.pth', tmp_path / 'back.pth', '--to-authors').returncode == 0
     assert saved(torch.load(tmp_path / 'back.pth', weights_only=True)) == saved(state)
-    assert not list(tmp_path.rglob('*.partial'))
+    assert not list(tmp_path.rglob('.*'))
     done = run(tmp_path / 'authors.pth', tmp_path / 'back.pth')
     assert done.returncode == 2
     assert 'OUT must not exist without --overwrite, but got ' in done.stderr

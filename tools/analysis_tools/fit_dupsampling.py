@@ -214,7 +214,7 @@ def main():
     except ValueError as error:
         parser.error(str(error))
     names = datasets[0].metainfo['classes']
-    with whole_file(args.out) as unfinished, whole_file(args.out.with_suffix('.png')) as picture:
+    with whole_file(args.out.with_suffix('.png')) as picture, whole_file(args.out) as unfinished:
         torch.save(fit, unfinished)
         draw_components(fit['weight'], names, args.ratio).save(picture)
     print(f'{fit["windows"]} windows, {fit["mixed_windows"]} of several classes; {fit["method"]} in {time.perf_counter() - start:.0f} s')

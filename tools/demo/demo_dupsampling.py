@@ -119,7 +119,7 @@ def main():
     WORK_DIR.mkdir(parents=True, exist_ok=True)
     if not WEIGHT.exists():
         fit = demo.ROOT / 'tools' / 'analysis_tools' / 'fit_dupsampling.py'
-        command = [sys.executable, fit, demo.CONFIGS / f'{ROWS["DUpsampling"]}.py', '--out', WEIGHT]
+        command = [sys.executable, fit, demo.CONFIGS / f'{ROWS["DUpsampling"]}.py', '--out', WEIGHT, '--overwrite']
         subprocess.run(command, cwd=demo.ROOT, check=True)
     jobs = [('mmseg', demo.CONFIGS / f'{config}.py', WORK_DIR / config, '--out', WORK_DIR / config / 'predictions') for config in ROWS.values()]
     rows = dict(zip(ROWS, demo.train_and_test_together(jobs), strict=True))

@@ -174,7 +174,8 @@ def draw(claim, runs, arms, path):
         axes.axvline(0, color='black', linewidth=0.8)
         axes.set(xlabel=f'{metric}, points', yticks=range(len(pairs)), yticklabels=names)
     np.atleast_1d(panels)[0].invert_yaxis()
-    figure.savefig(path, dpi=90, metadata={'Software': None})
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=90, metadata={'Software': None})
     plt.close(figure)
 
 
@@ -187,7 +188,8 @@ def draw_curves(runs, name, path):
         axes.fill_between(steps[:, 0], values.min(1), values.max(1), color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set(xlabel='iteration', ylabel=name)
     axes.legend()
-    figure.savefig(path, dpi=90, metadata={'Software': None})
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=90, metadata={'Software': None})
     plt.close(figure)
 
 
