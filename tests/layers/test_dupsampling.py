@@ -247,6 +247,12 @@ def test_w_of_another_head(arguments, message):
         layer.load_fit(fit)
 
 
+def test_a_file_that_is_no_fit():
+    layer = DUpsampling(6, 3, 4)
+    with pytest.raises(ValueError, match=r'weight must be a file of fit_dupsampling, but got one without .*begins with state_dict'):
+        layer.load_fit(dict(state_dict={}))
+
+
 def test_nan_in_w():
     fit = fit_dupsampling([torch.arange(64).view(8, 8) % 3], 3, 4, 6)
     fit['weight'][3, 2] = float('nan')

@@ -13,6 +13,8 @@ from PIL import Image
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 import check_config
+from mmengine.config import Config
+from mmengine.model import BaseModule, PretrainedInit
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SIZE = (60, 80)
@@ -259,6 +261,15 @@ def test_a_checkpoint_that_fits_in_part_is_counted(laid_out, capsys):
     torch.save(dict(state_dict=weights), 'part.pth')
     assert check_config.main([config, '--images', '1', '--device', 'cpu', '--cfg-options', 'load_from=part.pth']) == 0
     assert '1 are not, 1 have another shape; 1 of the checkpoint are not used' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('type', ['Pretrained', PretrainedInit])
+def test_checkpoints_of_init_cfg_are_tried(type, tmp_path):
+    torch.save(dict(weight=torch.zeros(2, 2)), tmp_path / 'part.pth')
+    model = BaseModule(init_cfg=dict(type=type, checkpoint=str(tmp_path / 'part.pth')))
+    model.add_module('linear', torch.nn.Linear(2, 2))
+    with pytest.raises(check_config.Fault, match=r'part\.pth must fit model, but got no tensor of its name and shape among 2'):
+        check_config.check_checkpoints(Config(dict()), model)
 
 
 @pytest.mark.parametrize(
