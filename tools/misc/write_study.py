@@ -173,7 +173,7 @@ def draw(claim, runs, arms, path):
                 axes.plot(comparison.differences.mean(), line, 'D', color=colour, markersize=6)
         axes.axvline(0, color='black', linewidth=0.8)
         axes.set(xlabel=f'{metric}, points', yticks=range(len(pairs)), yticklabels=names)
-    np.atleast_1d(panels)[0].invert_yaxis()
+    np.atleast_1d(panels)[0].set_ylim(len(pairs) - 0.5, -0.5)  # the first arm on top
     with whole_file(path) as unfinished:
         figure.savefig(unfinished, dpi=90, metadata={'Software': None})
     plt.close(figure)
