@@ -160,7 +160,7 @@ def draw(claim, runs, arms, path):
     """Draw each seed's difference from the baseline, and mean and interval, an arm a line and a metric a panel."""
     metrics = list(claim['metrics'])[:3]
     pairs = [(arm, baseline) for arm in arms for baseline in baselines(claim, arm)]
-    names = [arm if len(baselines(claim, arm)) == 1 else f'{arm}\n(from {baseline})' for arm, baseline in pairs]
+    names = [arm if baselines(claim, arm) == [claim['baseline']] else f'{arm}\n(from {baseline})' for arm, baseline in pairs]
     figure, panels = plt.subplots(1, len(metrics), figsize=(3.2 * len(metrics) + 3.5, 0.36 * len(pairs) + 1.2), sharey=True, layout='constrained')
     for axes, metric in zip(np.atleast_1d(panels), metrics, strict=True):
         for line, (arm, baseline) in enumerate(pairs):
