@@ -16,10 +16,6 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Yields:
         A path with the same name in a hidden folder beside it, to be written. When the block ends the file takes its place; when the block
         raises, it is removed.
-
-    Example:
-        >>> with whole_file('/tmp/mmpool_ext_example/report.txt') as unfinished:
-        ...     _ = unfinished.write_text('all of it')
     """
     path = Path(path).resolve()  # of a link, what it leads to
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Collect what modules return while a network runs; during training, log numbers and pictures of it."""
 
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -37,7 +38,7 @@ def _detached(output):
     return [_detached(part) for part in output] if isinstance(output, (list, tuple)) else output.detach()
 
 
-class WatchHook(Hook):
+class WatchHook(Hook, ABC):
     """The base class of hooks that log numbers and pictures of what modules return.
 
     A subclass has a ``name`` and the methods :meth:`watch`, :meth:`scalars` and :meth:`draw`. With ``compile`` in the config, the iterations in
@@ -53,17 +54,17 @@ class WatchHook(Hook):
         self.interval, self.picture_interval = interval, picture_interval
         self.watching = ExitStack()
 
+    @abstractmethod
     def watch(self, model: nn.Module):
         """Return a context that collects the outputs, such as that of :func:`watch`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scalars(self, model: nn.Module, outputs: dict) -> dict[str, float]:
         """Compute the numbers to log from the outputs of one iteration."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, runner, image: np.ndarray, outputs: dict) -> Figure:
         """Draw the outputs for the first image of the batch, RGB ``(H, W, 3)`` of 0 to 255."""
-        raise NotImplementedError
 
     def _due(self, runner):
         """Whether numbers and whether a picture are due in this iteration."""
